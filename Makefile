@@ -1,0 +1,49 @@
+# Two commands are all a new machine needs: `make lab` and `make test`. Python >= 3.11, make and a package index.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: lab test unit contract integration browser check fix clean
+
+lab: $(READY)  ## the published experiments, stock beside Headgate
+	$(BIN)/headgate lab --quick
+
+test: unit contract integration  ## everything a change must pass
+
+unit: $(READY)
+	@echo "== unit and house tests"
+	$(PYTEST) tests/unit tests/house
+
+contract: $(READY)
+	@echo "== contract tests: one suite over sync and async, over every driver"
+	$(PYTEST) tests/contract
+
+integration: $(READY)
+	@echo "== integration tests: a real PostgreSQL, a real uvicorn"
+	$(PYTEST) tests/integration
+
+check: $(READY)  ## format, lint, types, house tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(PYTEST) -q tests/house
+
+fix: $(READY)  ## what ruff can mend by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) lab-report
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; install one, or run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "== setting up $(VENV) with $(PYTHON) (about half a minute the first time)"
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --allow-existing --seed --python "$(PYTHON)" $(VENV); else "$(PYTHON)" -m venv $(VENV); fi
+	@echo "== installing headgate and its development tools"
+	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; then :; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; fi
+	@touch $(READY)

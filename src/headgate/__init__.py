@@ -1,0 +1,24 @@
+"""Back pressure and leased database connections for FastAPI + SQLAlchemy."""
+
+from headgate.config import GateOptions, LeaseOptions
+from headgate.database import Database
+from headgate.errors import ConfigError, HeadgateError, LeaseError, Overloaded
+from headgate.pool import AsyncLeasePool, LeasePool, lease
+from headgate.sessions import AsyncSession, Session
+from headgate.version import __version__
+
+__all__ = [
+    "AsyncLeasePool",
+    "AsyncSession",
+    "ConfigError",
+    "Database",
+    "GateOptions",
+    "HeadgateError",
+    "LeaseError",
+    "LeaseOptions",
+    "LeasePool",
+    "Overloaded",
+    "Session",
+    "__version__",
+    "lease",
+]

@@ -1,0 +1,70 @@
+"""Every option of the runtime and its one default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from headgate.errors import ConfigError
+
+SWITCH = "HEADGATE"
+"""``HEADGATE=off`` in the environment gives stock SQLAlchemy behaviour with the same code."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateOptions:
+    """Who may hold a connection and who may wait for one.
+
+    :ivar connections: budget of one process, sync and async together; at least 1.
+    :ivar max_wait: seconds a waiter waits at most before it is dropped; more than 0.
+    :ivar max_pending: how many may wait at once; one more is shed. 0 turns waiting off.
+    """
+
+    connections: int = 15
+    max_wait: float = 1.0
+    max_pending: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(self.connections >= 1, "connections", self.connections, "use at least 1")
+        _require(self.max_wait > 0, "max_wait", self.max_wait, "use more than 0 seconds")
+        _require(self.max_pending >= 0, "max_pending", self.max_pending, "use 0 (never wait) or more")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOptions:
+    """How a pool leases.
+
+    :ivar enabled: False gives stock SQLAlchemy behaviour.
+    :ivar read_functions: names of SQL functions of your own that only read; their calls stay proved reads.
+    """
+
+    enabled: bool = True
+    read_functions: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalOptions:
+    """How a refusal is answered over HTTP.
+
+    :ivar status: 503, or 429 where a load balancer takes 503 for a broken server.
+    """
+
+    status: int = 503
+
+    def __post_init__(self) -> None:
+        _require(self.status in (429, 503), "status", self.status, "use 503 or 429")
+
+
+def is_switched_off(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether ``HEADGATE=off`` is set."""
+    return environ.get(SWITCH, "").strip().lower() == "off"
+
+
+def _require(holds: bool, option: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ConfigError(f"{option}={value!r} cannot work: {remedy}")
+
+
+Clock = Callable[[], int]
+"""Monotonic time in nanoseconds."""

@@ -1,0 +1,272 @@
+"""Database: the one object an app makes. It owns the engines, the budget they share, and the sessions."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+
+from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from headgate.config import GateOptions, LeaseOptions
+from headgate.errors import ConfigError, Overloaded
+from headgate.gate import Gate
+from headgate.pool import AsyncLeasePool, LeasePool, lease, unite
+from headgate.sessions import AsyncSession, Session
+
+PSYCOPG = "postgresql+psycopg"
+DRIVERS = {
+    # what the URL says: (async driver, sync drivers in order of preference)
+    "postgresql": (PSYCOPG, (PSYCOPG,)),
+    PSYCOPG: (PSYCOPG, (PSYCOPG,)),
+    "postgresql+asyncpg": ("postgresql+asyncpg", (PSYCOPG, "postgresql+psycopg2")),
+    "sqlite": ("sqlite+aiosqlite", ("sqlite+pysqlite",)),
+    "sqlite+pysqlite": ("sqlite+aiosqlite", ("sqlite+pysqlite",)),
+    "sqlite+aiosqlite": ("sqlite+aiosqlite", ("sqlite+pysqlite",)),
+}
+MODULES = {"psycopg": "psycopg", "psycopg2": "psycopg2", "asyncpg": "asyncpg", "aiosqlite": "aiosqlite"}
+
+
+class Database:
+    """One database of an app: sync and async sessions over one budget of connections.
+
+    :param source: a URL, or an ``Engine`` or ``AsyncEngine`` that has not been used yet.
+    :param sync: the ``Engine`` for sync sessions beside an ``AsyncEngine``; made from its URL if not given.
+    :param name: how errors, logs and ``session_dep(name)`` call it.
+    :param connections: the budget; what the given engine's pool allows, else the default of ``GateOptions``.
+    :param max_wait: seconds a session waits for a connection at most.
+    :param max_pending: how many may wait at once.
+    :param enabled: False gives stock SQLAlchemy behaviour, as does ``HEADGATE=off`` in the environment.
+    :param read_functions: SQL functions of your own that only read.
+    :raises ConfigError: an option that cannot work; the message names it and the remedy, never the password.
+    """
+
+    def __init__(
+        self,
+        source: str | URL | Engine | AsyncEngine,
+        *,
+        sync: Engine | None = None,
+        name: str = "default",
+        connections: int | None = None,
+        max_wait: float | None = None,
+        max_pending: int | None = None,
+        enabled: bool = True,
+        read_functions: Iterable[str] = (),
+    ) -> None:
+        self.name = name
+        self._options = LeaseOptions(enabled=enabled, read_functions=frozenset(read_functions))
+        self._given_async = source if isinstance(source, AsyncEngine) else None
+        self._given_sync = source if isinstance(source, Engine) else sync
+        given = [engine for engine in (self._given_async, self._given_sync) if engine is not None]
+        self.url = given[0].url if given else _parse(source)
+        if connections is None and given:
+            connections = _allowed_by(given[0])
+        options = {"connections": connections, "max_wait": max_wait, "max_pending": max_pending}
+        self.gate = Gate(
+            GateOptions(**{option: value for option, value in options.items() if value is not None}),  # type: ignore[arg-type]
+            name=name,
+        )
+        if not given:
+            _require_some_driver(self.url)
+
+    def __repr__(self) -> str:
+        return f"<Database {self.name!r} {self.url.render_as_string(hide_password=True)}>"
+
+    # engines
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An ordinary SQLAlchemy engine; made when first asked for.
+
+        :raises ConfigError: its driver is not installed, or the database lives in the async engine's memory.
+        """
+        if self._given_sync is not None:
+            engine = lease(self._given_sync, options=self._options, gate=self.gate)
+        else:
+            url = self._url_for(_sync_driver(self.url), taken_by="async_engine")
+            pool = self._pool_options(url)
+            engine = create_engine(url, **(pool or {"poolclass": LeasePool, **self._lease_pool_options()}))
+        self._unite(engine, self.__dict__.get("async_engine"))
+        return engine
+
+    @cached_property
+    def async_engine(self) -> AsyncEngine:
+        """An ordinary SQLAlchemy async engine; made when first asked for.
+
+        :raises ConfigError: its driver is not installed, or the database lives in the sync engine's memory.
+        """
+        if self._given_async is not None:
+            engine = lease(self._given_async, options=self._options, gate=self.gate)
+        else:
+            url = self._url_for(_async_driver(self.url), taken_by="engine")
+            pool = self._pool_options(url)
+            engine = create_async_engine(url, **(pool or {"poolclass": AsyncLeasePool, **self._lease_pool_options()}))
+        self._unite(self.__dict__.get("engine"), engine)
+        return engine
+
+    def _lease_pool_options(self) -> dict[str, object]:
+        return {
+            "pool_size": self.gate.connections,
+            "max_overflow": 0,
+            # The connection used last has the statements of the hour prepared.
+            "pool_use_lifo": True,
+            "gate": self.gate,
+            "lease_options": self._options,
+        }
+
+    def _pool_options(self, url: URL) -> dict[str, object] | None:
+        """In-memory SQLite lives in one connection, shared by everybody; None for every other database."""
+        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if _is_in_memory(url) else None
+
+    def _url_for(self, driver: str, *, taken_by: str) -> URL:
+        url = self.url.set(drivername=driver)
+        if _is_in_memory(url) and taken_by in self.__dict__:
+            raise ConfigError(
+                f"database {self.name!r}: an in-memory SQLite database lives in one connection, and db.{taken_by} "
+                "has it already, so sync and async sessions would see two databases. Use a file."
+            )
+        return url
+
+    @staticmethod
+    def _unite(engine: Engine | None, async_engine: AsyncEngine | None) -> None:
+        if engine is None or async_engine is None:
+            return
+        one, other = engine.pool, async_engine.sync_engine.pool
+        if isinstance(one, LeasePool) and isinstance(other, AsyncLeasePool):
+            unite(one, other)
+
+    # sessions
+
+    @cached_property
+    def _sessions(self) -> sessionmaker[Session]:
+        # A session that somebody goes on using after its request must say so, not lose rows.
+        return sessionmaker(self.engine, class_=Session, expire_on_commit=False, close_resets_only=False)
+
+    @cached_property
+    def _async_sessions(self) -> async_sessionmaker[AsyncSession]:
+        return async_sessionmaker(
+            self.async_engine, class_=AsyncSession, expire_on_commit=False, close_resets_only=False
+        )
+
+    def session(self) -> Session:
+        """A new session, to be used as a context manager; whoever asked commits."""
+        return self._sessions()
+
+    def async_session(self) -> AsyncSession:
+        """A new async session, to be used as a context manager; whoever asked commits."""
+        return self._async_sessions()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that is committed at the end of the block and rolled back by an exception."""
+        with self.session() as session:
+            yield session
+            session.commit()
+
+    @asynccontextmanager
+    async def async_transaction(self) -> AsyncIterator[AsyncSession]:
+        """An async session that is committed at the end of the block and rolled back by an exception."""
+        async with self.async_session() as session:
+            yield session
+            await session.commit()
+
+    # life
+
+    async def check(self) -> None:
+        """Ask the server for one row.
+
+        :raises ConfigError: it does not answer; the message names host, reason and remedy.
+        """
+        try:
+            if _has_driver(_async_driver(self.url)):
+                async with self.async_engine.connect() as connection:
+                    await connection.execute(text("SELECT 1"))
+            else:
+                with self.engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+        except Overloaded:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            cause = error.__cause__ or error
+            raise ConfigError(
+                f"database {self.name!r} at {self.url.render_as_string(hide_password=True)} does not answer: "
+                f"{_first_line(cause)}. Is the server running, and are host, port, user and password right?"
+            ) from None
+
+    def dispose(self) -> None:
+        """Close the idle connections of the sync engine."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    async def dispose_async(self) -> None:
+        """Close the idle connections of both engines."""
+        if "async_engine" in self.__dict__:
+            await self.async_engine.dispose()
+        self.dispose()
+
+
+def _parse(source: object) -> URL:
+    if not isinstance(source, str | URL):
+        raise ConfigError(f"Database({source!r}) cannot work: give a URL, an Engine or an AsyncEngine")
+    try:
+        url = make_url(source)
+    except (ArgumentError, ValueError):
+        raise ConfigError("the database URL cannot be read: write it as postgresql://user@host/name") from None
+    if url.drivername not in DRIVERS:
+        known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
+        raise ConfigError(
+            f"the scheme {url.drivername}:// is not known: use one of {known}, or pass an engine of your own"
+        )
+    return url
+
+
+def _allowed_by(engine: Engine | AsyncEngine) -> int | None:
+    pool = engine.pool
+    if isinstance(pool, LeasePool | AsyncLeasePool):
+        return pool.gate.connections
+    return pool.size() + pool._max_overflow if isinstance(pool, QueuePool) else None
+
+
+def _async_driver(url: URL) -> str:
+    return _known(url)[0]
+
+
+def _sync_driver(url: URL) -> str:
+    candidates = _known(url)[1]
+    return next((driver for driver in candidates if _has_driver(driver)), candidates[0])
+
+
+def _known(url: URL) -> tuple[str, tuple[str, ...]]:
+    try:
+        return DRIVERS[url.drivername]
+    except KeyError:
+        raise ConfigError(
+            f"no second engine can be made for {url.drivername}://: pass it as Database(async_engine, sync=engine)"
+        ) from None
+
+
+def _has_driver(driver: str) -> bool:
+    module = MODULES.get(driver.partition("+")[2])
+    return module is None or importlib.util.find_spec(module) is not None
+
+
+def _require_some_driver(url: URL) -> None:
+    wanted = [_async_driver(url), *_known(url)[1]]
+    if any(_has_driver(driver) for driver in wanted):
+        return
+    packages = " or ".join(dict.fromkeys(driver.partition("+")[2] for driver in wanted))
+    raise ConfigError(f"no driver for {url.drivername}:// is installed: pip install {packages}")
+
+
+def _is_in_memory(url: URL) -> bool:
+    database = url.database or ""
+    return url.get_backend_name() == "sqlite" and (database in ("", ":memory:") or "mode=memory" in database)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,44 @@
+"""Every exception Headgate raises."""
+
+from __future__ import annotations
+
+import sqlalchemy.exc
+
+
+class HeadgateError(Exception):
+    """Root of everything Headgate raises on its own account."""
+
+
+class ConfigError(HeadgateError, ValueError):
+    """An option has a value Headgate cannot work with; the message names option, value and remedy."""
+
+
+class LoadError(HeadgateError):
+    """The load generator cannot do what it was asked; the message is one line with a remedy."""
+
+
+class LabError(HeadgateError):
+    """The lab cannot run; the message is one line that names the value and the remedy."""
+
+
+class LeaseError(HeadgateError, sqlalchemy.exc.InvalidRequestError):
+    """A leased connection was asked for something that only a held connection can give."""
+
+
+class Overloaded(HeadgateError, sqlalchemy.exc.TimeoutError):  # noqa: N818  # the field's word for it
+    """No connection was granted: refused at once (shed) or after waiting (dropped).
+
+    Also a ``sqlalchemy.exc.TimeoutError``, so code that already catches the pool's timeout keeps working.
+
+    :ivar database: name of the database whose gate refused.
+    :ivar reason: ``full`` (too many waiters), ``deadline`` (waited ``max_wait``), ``overload`` or ``stalled``.
+    :ivar retry_after_s: whole seconds after which a new attempt is sensible, at least 1.
+    :ivar waited_ns: nanoseconds this caller waited before it was refused; 0 when shed.
+    """
+
+    def __init__(self, message: str, *, database: str, reason: str, retry_after_s: int, waited_ns: int = 0) -> None:
+        super().__init__(message)
+        self.database = database
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.waited_ns = waited_ns

@@ -1,0 +1,1 @@
+"""Published experiments, run again on this machine, stock beside Headgate."""

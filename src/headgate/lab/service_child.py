@@ -1,0 +1,80 @@
+"""The process of one arm's service: one uvicorn worker on a socket it was given.
+
+`lifeline` describes its pipes. The order names the factory, its configuration and the socket's descriptor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+import uvicorn
+
+_GRACE_SECONDS = 2
+# A connection the generator keeps must not be closed under it between two waves of an arm.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class AnnouncingServer(uvicorn.Server):
+    """uvicorn's server, which tells the owner when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, answers: int) -> None:
+        super().__init__(config)
+        self._answers = answers
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            os.write(self._answers, b'{"state": "ready"}\n')
+
+
+def follow_owner(server: uvicorn.Server) -> None:
+    """Stop gracefully when the owner says so, at once when it is gone."""
+    for _order in sys.stdin:
+        server.should_exit = True
+    # Nothing is left to wait for, and a thread cannot end the process in a kinder way.
+    os._exit(1)
+
+
+def load_factory(name: str) -> Any:
+    """Return the object that ``package.module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def configure(app: Any, *, backlog: int, limit_concurrency: int | None) -> uvicorn.Config:
+    """Return uvicorn's configuration: one worker, its fast loop and parser, no access log."""
+    return uvicorn.Config(
+        app,
+        loop="auto" if sys.platform == "win32" else "uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        backlog=backlog,
+        limit_concurrency=limit_concurrency,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def main() -> None:
+    """Serve until the owner says or ends."""
+    # What the app prints belongs in the log, where standard error goes already; the pipe is for answers.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    order = json.loads(sys.stdin.readline())
+    listener = socket.socket(fileno=order["socket"])
+    app = load_factory(order["factory"])(order["configuration"])
+    config = configure(app, backlog=order["backlog"], limit_concurrency=order["limit_concurrency"])
+    server = AnnouncingServer(config, answers)
+    threading.Thread(target=follow_owner, args=(server,), name="headgate-lab-owner", daemon=True).start()
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

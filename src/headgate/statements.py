@@ -1,0 +1,590 @@
+"""Is this SQL text provably a read?
+
+A lexer splits the whole text into tokens it knows; one walk over them then asks of every keyword, function,
+cast type and operator whether it is on a list and stands where it may. There is no list of bad words to get
+around: what is not known is not a read. In doubt, refuse: a wrong pin costs speed, a wrong read loses data.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import sys
+import threading
+from collections.abc import Callable, Collection
+from typing import Final, Literal
+
+from headgate import sql_words as words
+from headgate.errors import ConfigError
+from headgate.sql_words import (
+    END,
+    GRAMMARS,
+    POSTGRESQL,
+    SQLITE,
+    Grammar,
+    UnknownTextError,
+    is_number,
+    split_text,
+)
+
+Family = Literal["postgresql", "sqlite"]
+
+MAX_KEPT_BYTES: Final = 16 * 1024
+"""Longer texts are classified each time: expanded ``IN`` lists would push everything else out of the memo."""
+MAX_DEPTH: Final = 200
+"""Deeper nesting is not walked; the servers have a limit of their own."""
+MEMO_BYTES: Final = 4 * 1024 * 1024
+MAX_FORGOTTEN: Final = 4_096
+"""Wrong proofs that are remembered; beyond that the oldest is let go, and would be found out again."""
+
+
+class StatementClass(enum.Enum):
+    """What running a statement means for the connection it runs on."""
+
+    READ = "read"
+    """Writes nothing and leaves nothing behind: may run in autocommit, on any connection."""
+    WRITE = "write"
+    """Known DML, row locks, savepoints: pins; nothing is left when the transaction has ended."""
+    OTHER = "other"
+    """Anything else: pins and taints, the physical connection stays until the checkout ends."""
+
+
+# --- the walk -------------------------------------------------------------------------------------
+
+_NAME: Final = '"'
+"""What ``previous`` is after a name that can be no keyword: quoted, dotted, a label, a type."""
+
+_FrameKind = Literal["plain", "cast", "substring", "distinct on", "bracket"]
+_CALL_FRAMES: dict[str, _FrameKind] = {"cast": "cast", "substring": "substring", "overlay": "substring"}
+_LOCKS = (["update"], ["share"], ["no", "key", "update"], ["key", "share"])
+_TIME_ZONES = (["with", "time", "zone"], ["without", "time", "zone"])
+
+
+class _Frame:
+    """What is known about one open parenthesis or bracket, or about the whole text."""
+
+    __slots__ = ("changes", "clause", "kind", "lists_ctes")
+
+    def __init__(self, kind: _FrameKind) -> None:
+        self.kind: _FrameKind = kind
+        self.clause = ""
+        self.lists_ctes = False  # between WITH and the main statement
+        self.changes = False  # its statement is an INSERT, UPDATE, DELETE or MERGE
+
+
+class _Walk:
+    """One pass over the tokens: each step knows what it sees or raises :class:`UnknownTextError`.
+
+    ``infix`` says that an operand has just ended. It tells ``a JOIN (SELECT ...)`` from a call of a function
+    named join: a call can only stand where an operand may begin.
+    """
+
+    def __init__(self, tokens: list[str], grammar: Grammar, listed: Collection[str]) -> None:
+        self.tokens = tokens
+        self.grammar = grammar
+        self.listed = listed
+        self.frame = _Frame("plain")
+        self.outer: list[_Frame] = []
+        self.previous = ""
+        self.infix = False
+        self.writes = False
+        self.open_conflict = False
+
+    def classify(self) -> StatementClass:
+        """:raises UnknownTextError: something is not known."""
+        steps = _STEPS
+        at = 0
+        while (token := self.tokens[at]) != END:
+            at = steps[token[0]](self, token, at)
+        self.require(not self.outer and not self.open_conflict)
+        if not self.writes:
+            return StatementClass.READ
+        self.require("pg_settings" not in self.tokens and '"pg_settings"' not in self.tokens)  # a SET in disguise
+        return StatementClass.WRITE
+
+    # A step is given a token and its place and returns the place after what it has read.
+
+    def go(self, at: int, previous: str, *, infix: bool) -> int:
+        self.previous, self.infix = previous, infix
+        return at
+
+    def require(self, known: bool) -> None:
+        if not known:
+            raise UnknownTextError
+
+    # operands, operators, punctuation
+
+    def literal(self, token: str, at: int) -> int:
+        self.require(self.may_begin_operand() or self.previous == "'")
+        return self.go(at + 1, "'", infix=True)
+
+    def number(self, token: str, at: int) -> int:
+        self.require(self.may_begin_operand() and is_number(token))
+        return self.go(at + 1, "0", infix=True)
+
+    def placeholder(self, token: str, at: int) -> int:
+        self.require(self.may_begin_operand())
+        return self.go(at + 1, "?", infix=True)
+
+    def may_begin_operand(self) -> bool:
+        """Also after the name of a type: ``date '2020-01-01'``."""
+        return not self.infix or self.previous in self.grammar.types or self.previous == "precision"
+
+    def operator(self, token: str, at: int) -> int:
+        known = self.grammar.operators
+        self.require(token in known or token.rstrip("+-") in known)  # a=-1
+        return self.go(at + 1, token, infix=False)
+
+    def percent(self, token: str, at: int) -> int:
+        if token in ("%", "%%"):
+            return self.go(at + 1, token, infix=False)
+        return self.placeholder(token, at)
+
+    def question_mark(self, token: str, at: int) -> int:
+        """An operator of jsonb, or SQLite's placeholder."""
+        return self.placeholder(token, at) if self.grammar is SQLITE else self.operator(token, at)
+
+    def colon(self, token: str, at: int) -> int:
+        if self.grammar is SQLITE:
+            return self.placeholder(token, at)
+        if token == "::":
+            return self.go(self.skip_type(at + 1), _NAME, infix=True)
+        self.require(self.frame.kind == "bracket")
+        return self.go(at + 1, token, infix=False)
+
+    def comma(self, token: str, at: int) -> int:
+        return self.go(at + 1, token, infix=False)
+
+    def semicolon(self, token: str, at: int) -> int:
+        self.require(self.tokens[at + 1] == END)
+        return at + 1
+
+    def dot(self, token: str, at: int) -> int:
+        if len(token) > 1:
+            return self.number(token, at)
+        self.require(self.infix and self.previous not in ("'", "0", "?"))
+        if self.tokens[at + 1] == "*":
+            return self.go(at + 2, _NAME, infix=True)
+        self.require(_is_name(self.tokens[at + 1]))
+        return self.go(at + 1, token, infix=False)
+
+    def open_parenthesis(self, token: str, at: int) -> int:
+        self.require(not self.infix or self.previous == ")")
+        if self.previous == ")":
+            self.frame.lists_ctes = False
+        return self.open(at, "plain")
+
+    def open_bracket(self, token: str, at: int) -> int:
+        return self.open(at, "bracket")
+
+    def open(self, at: int, kind: _FrameKind) -> int:
+        self.require(len(self.outer) < MAX_DEPTH)
+        self.outer.append(self.frame)
+        self.frame = _Frame(kind)
+        return self.go(at + 1, "(", infix=False)
+
+    def close_parenthesis(self, token: str, at: int) -> int:
+        kind = self.close()
+        self.require(kind != "bracket")
+        return self.go(at + 1, ")", infix=kind != "distinct on")
+
+    def close_bracket(self, token: str, at: int) -> int:
+        self.require(self.close() == "bracket")
+        return self.go(at + 1, "]", infix=True)
+
+    def close(self) -> _FrameKind:
+        self.require(bool(self.outer))
+        closed, self.frame = self.frame, self.outer.pop()
+        return closed.kind
+
+    # names, keywords, calls
+
+    def quoted(self, token: str, at: int) -> int:
+        if self.tokens[at + 1] == "(":
+            return self.cte_columns(at)
+        return self.go(at + 1, _NAME, infix=True)
+
+    def word(self, token: str, at: int) -> int:
+        following = self.tokens[at + 1]
+        if self.previous == ".":
+            self.require(following != "(")
+            return self.go(at + 1, _NAME, infix=True)
+        if following == "(" and self.expects_cte():
+            return self.cte_columns(at)
+        if token in _CLAUSE_STEPS and following != ".":
+            return _CLAUSE_STEPS[token](self, token, at)
+        self.require(token not in self.grammar.refused)
+        if following == "(":
+            return self.word_before_parenthesis(token, at)
+        if following == ".":
+            return self.go(at + 1, _NAME, infix=True)
+        self.enter_clause(token)
+        infix = self.infix if token == "not" else token not in words.OPERAND_FOLLOWS
+        return self.go(at + 1, token, infix=infix)
+
+    def word_before_parenthesis(self, token: str, at: int) -> int:
+        if token in self.grammar.functions or token in self.listed:
+            return self.open(at + 1, _CALL_FRAMES.get(token, "plain"))
+        if token not in self.grammar.parenthesis:
+            self.require(token in _SOFT_KEYWORDS and _SOFT_KEYWORDS[token](self, at))
+        if token == "on" and self.previous == "distinct":
+            return self.open(at + 1, "distinct on")
+        self.enter_clause(token)
+        return self.go(at + 1, token, infix=False)
+
+    def enter_clause(self, token: str) -> None:
+        if token in words.CLAUSES:
+            self.frame.clause = token
+            self.frame.lists_ctes = False
+
+    # clauses that need more than a glance
+
+    def as_(self, token: str, at: int) -> int:
+        following = self.tokens[at + 1]
+        if following == "(":
+            return self.as_parenthesis(at + 1)
+        if self.frame.kind == "cast":
+            return self.go(self.skip_type(at + 1), _NAME, infix=True)
+        if self.frame.lists_ctes and following in ("materialized", "not"):
+            return self.as_materialized(at + 1)
+        self.require(_is_name(following) and following not in self.grammar.refused)
+        if self.tokens[at + 2] == "(":
+            return self.go(self.skip_columns(at + 2), ")", infix=True)
+        return self.go(at + 2, _NAME, infix=True)
+
+    def as_parenthesis(self, at: int) -> int:
+        """A common table expression, a named window, or the columns of ``FROM f() AS (a integer)``."""
+        if self.frame.lists_ctes or self.frame.clause == "window":
+            return self.go(at, "as", infix=False)
+        return self.go(self.skip_columns(at), ")", infix=True)
+
+    def as_materialized(self, at: int) -> int:
+        if self.tokens[at] == "not":
+            at += 1
+        self.require(self.tokens[at : at + 2] == ["materialized", "("])
+        return self.go(at + 1, "as", infix=False)
+
+    def with_(self, token: str, at: int) -> int:
+        if self.begins_statement() or self.frame.clause == "into":
+            self.frame.lists_ctes = True
+        return self.go(at + 1, token, infix=self.tokens[at + 1] == "(")
+
+    def begins_statement(self) -> bool:
+        return self.previous in ("", "(") or (self.frame.lists_ctes and self.previous == ")")
+
+    def expects_cte(self) -> bool:
+        return self.frame.lists_ctes and self.previous in ("with", "recursive", ",")
+
+    def cte_columns(self, at: int) -> int:
+        self.require(self.expects_cte())
+        at = self.skip_columns(at + 1)
+        self.require(self.tokens[at] == "as")
+        return self.go(at, _NAME, infix=True)
+
+    def group(self, token: str, at: int) -> int:
+        if self.tokens[at + 1] == "by":
+            self.frame.clause = token
+            self.frame.lists_ctes = False
+        return self.go(at + 1, token, infix=False)
+
+    def for_(self, token: str, at: int) -> int:
+        """``SUBSTRING(a FROM 1 FOR 2)``, or row locks, which end with the transaction."""
+        if self.frame.kind == "substring":
+            return self.go(at + 1, token, infix=False)
+        self.require(self.grammar is POSTGRESQL)
+        for lock in _LOCKS:
+            if self.tokens[at + 1 : at + 1 + len(lock)] == lock:
+                self.writes = True
+                return self.go(at + 1 + len(lock), _NAME, infix=True)
+        raise UnknownTextError
+
+    def change(self, token: str, at: int) -> int:
+        """INSERT, UPDATE, DELETE, MERGE; also ``DO UPDATE`` and what MERGE does ``WHEN MATCHED THEN``."""
+        frame = self.frame
+        if self.begins_statement():
+            frame.changes = self.writes = True
+            frame.clause = token
+            frame.lists_ctes = False
+        else:
+            self.require(frame.changes and self.previous in ("then", "do"))
+        if token == "insert" and self.tokens[at + 1] == "(":
+            return self.go(self.skip_columns(at + 1), ")", infix=True)
+        return self.go(at + 1, token, infix=self.tokens[at + 1] == "(")
+
+    def replace(self, token: str, at: int) -> int:
+        """A function; in SQLite also a statement and ``INSERT OR REPLACE``."""
+        if self.tokens[at + 1] == "(":
+            return self.word_before_parenthesis(token, at)
+        self.require(self.grammar is SQLITE)
+        if self.previous == "or" and self.frame.clause in ("insert", "update"):
+            return self.go(at + 1, token, infix=False)
+        return self.change(token, at)
+
+    def into(self, token: str, at: int) -> int:
+        self.require(self.frame.clause in ("insert", "merge", "replace"))
+        self.frame.clause = token
+        at = self.skip_name(at + 1)
+        while self.tokens[at] == ".":
+            at = self.skip_name(at + 1)
+        if self.tokens[at] == "(":
+            at = self.skip_columns(at)
+        return self.go(at, _NAME, infix=True)
+
+    def set_(self, token: str, at: int) -> int:
+        """Of an UPDATE, or of ``SEARCH`` and ``CYCLE`` after a common table expression."""
+        self.require(self.frame.changes or self.frame.lists_ctes)
+        self.require(self.tokens[at + 1] != "(" or self.infix or self.previous == "update")
+        return self.go(at + 1, token, infix=False)
+
+    def conflict(self, token: str, at: int) -> int:
+        self.require(self.frame.changes and self.previous == "on" and not self.open_conflict)
+        self.open_conflict = True  # until DO: a condition of a join may call a function named conflict
+        return self.go(at + 1, token, infix=False)
+
+    def constraint(self, token: str, at: int) -> int:
+        self.require(self.open_conflict and self.previous == "on")
+        return self.go(at + 1, token, infix=True)
+
+    def do(self, token: str, at: int) -> int:
+        self.require(self.open_conflict or (self.frame.changes and self.previous == "then"))
+        self.open_conflict = False
+        return self.go(at + 1, token, infix=True)
+
+    def returning(self, token: str, at: int) -> int:
+        self.require(self.frame.changes)
+        self.frame.clause = token
+        return self.go(at + 1, token, infix=False)
+
+    # stretches without expressions
+
+    def skip_name(self, at: int) -> int:
+        self.require(_is_name(self.tokens[at]))
+        return at + 1
+
+    def skip_columns(self, at: int) -> int:
+        """``(a, b)`` or ``(a integer, b text)``, from its parenthesis on."""
+        while True:
+            at = self.skip_name(at + 1)
+            if self.tokens[at] not in (",", ")"):
+                at = self.skip_type(at)
+            if self.tokens[at] == ")":
+                return at + 1
+            self.require(self.tokens[at] == ",")
+
+    def skip_type(self, at: int) -> int:
+        types, tokens = self.grammar.types, self.tokens
+        if f"{tokens[at]} {tokens[at + 1]}" in types:
+            at += 2
+        else:
+            self.require(tokens[at] in types or tokens[at] in self.listed)
+            at += 1
+        at = self.skip_type_arguments(at)
+        if tokens[at : at + 3] in _TIME_ZONES:
+            at += 3
+        self.require(tokens[at] not in (".", "("))
+        return self.skip_array_bounds(at)
+
+    def skip_type_arguments(self, at: int) -> int:
+        """``(10, 2)``, ``(3)``, ``(point, 4326)``."""
+        if self.tokens[at] != "(":
+            return at
+        at += 1
+        while self.tokens[at] != ")":
+            self.require(self.tokens[at].isalnum() or self.tokens[at] == ",")
+            at += 1
+        return at + 1
+
+    def skip_array_bounds(self, at: int) -> int:
+        while self.tokens[at] == "[":
+            at += 2 if self.tokens[at + 1].isdigit() else 1
+            self.require(self.tokens[at] == "]")
+            at += 1
+        return at
+
+
+def _is_name(token: str) -> bool:
+    return token[0] in '"_' or token[0].isalpha()
+
+
+_Step = Callable[[_Walk, str, int], int]
+
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys("abcdefghijklmnopqrstuvwxyz_", _Walk.word),
+    **dict.fromkeys("0123456789", _Walk.number),
+    **dict.fromkeys("-+*/<>=~!#^&|", _Walk.operator),
+    **dict.fromkeys("?@", _Walk.question_mark),
+    "'": _Walk.literal,
+    '"': _Walk.quoted,
+    "$": _Walk.placeholder,
+    "%": _Walk.percent,
+    ":": _Walk.colon,
+    ",": _Walk.comma,
+    ".": _Walk.dot,
+    ";": _Walk.semicolon,
+    "(": _Walk.open_parenthesis,
+    ")": _Walk.close_parenthesis,
+    "[": _Walk.open_bracket,
+    "]": _Walk.close_bracket,
+}
+"""By the first character of a token; the lexer lets no other begin one."""
+
+_CLAUSE_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(("insert", "update", "delete", "merge"), _Walk.change),
+    "as": _Walk.as_,
+    "conflict": _Walk.conflict,
+    "constraint": _Walk.constraint,
+    "do": _Walk.do,
+    "for": _Walk.for_,
+    "group": _Walk.group,
+    "into": _Walk.into,
+    "replace": _Walk.replace,
+    "returning": _Walk.returning,
+    "set": _Walk.set_,
+    "with": _Walk.with_,
+}
+
+
+def _after(*previous: str) -> Callable[[_Walk, int], bool]:
+    return lambda walk, at: walk.previous in previous
+
+
+def _infix(walk: _Walk, at: int) -> bool:
+    return walk.infix
+
+
+def _in_group_by(walk: _Walk, at: int) -> bool:
+    return walk.frame.clause == "group" and walk.previous in ("by", ",")
+
+
+_SOFT_KEYWORDS: dict[str, Callable[[_Walk, int], bool]] = {
+    **dict.fromkeys(("escape", "glob", "ilike", "is", "match", "offset", "overlaps", "regexp"), _infix),
+    **dict.fromkeys(("over", "repeatable"), lambda walk, at: walk.infix and walk.previous == ")"),
+    **dict.fromkeys(("cube", "rollup"), _in_group_by),
+    **dict.fromkeys(("bernoulli", "system"), _after("tablesample")),
+    "by": _after("order", "group", "partition"),
+    **dict.fromkeys(("first", "next"), _after("fetch")),
+    "filter": lambda walk, at: walk.tokens[at + 2] == "where",
+    "join": lambda walk, at: walk.infix or walk.previous in words.JOIN_SIDES,
+    "sets": _after("grouping"),
+    "zone": _after("time"),
+}
+"""Keywords that could also be the name of a function before ``(``, and what shows that they are not."""
+
+
+def _is_savepoint(tokens: list[str]) -> bool:
+    """``SAVEPOINT a``, ``RELEASE [SAVEPOINT] a``, ``ROLLBACK TO [SAVEPOINT] a``."""
+    *command, name = [token for token in tokens if token not in (END, ";")] or [""]
+    return " ".join(command) in _SAVEPOINT_COMMANDS and name != "" and _is_name(name)
+
+
+_SAVEPOINT_COMMANDS = (
+    "savepoint",
+    "release",
+    "release savepoint",
+    "rollback to",
+    "rollback to savepoint",
+    "rollback transaction to savepoint",
+)
+
+
+def classify_text(sql: str, family: Family, read_functions: Collection[str] = ()) -> StatementClass:
+    """Class of one compiled statement, read from its text alone, in linear time; never raises on a text.
+
+    ``read_functions`` are names in lower case, trusted as calls and as cast types beside the known ones.
+    """
+    if type(sql) is not str:
+        return StatementClass.OTHER
+    grammar = GRAMMARS[family]
+    try:
+        tokens = split_text(sql, grammar)
+        first = next(token for token in tokens if token != "(")
+        if first in words.STATEMENTS:
+            return _Walk(tokens, grammar, read_functions).classify()
+    except UnknownTextError:
+        return StatementClass.OTHER
+    return StatementClass.WRITE if _is_savepoint(tokens) else StatementClass.OTHER
+
+
+# --- the memo -------------------------------------------------------------------------------------
+
+_ENTRY_BYTES = 120
+"""What an entry of a dictionary costs beside its text, rounded up."""
+
+
+class StatementProof:
+    """Classifies texts and remembers them; safe to share between threads.
+
+    The memo has two generations: new texts go into the young one; when that has half of ``memo_bytes`` it
+    becomes the old one, and what was old is let go. A hit in the young one takes no lock and moves nothing, a
+    hit in the old one copies the text over: what is used stays, as in an LRU, for one dictionary lookup.
+
+    :param read_functions: unqualified names of functions and types that neither write nor change the session.
+    :param memo_bytes: bound on the memory of the memo; 0 keeps nothing.
+    :raises ConfigError: an unknown family, a name that cannot be listed, a negative bound.
+    """
+
+    __slots__ = (
+        "_family",
+        "_forgotten",
+        "_half_bytes",
+        "_lock",
+        "_old",
+        "_read_functions",
+        "_young",
+        "_young_bytes",
+    )
+
+    def __init__(self, family: Family, *, read_functions: Collection[str] = (), memo_bytes: int = MEMO_BYTES) -> None:
+        if family not in GRAMMARS:
+            raise ConfigError(f"family is {family!r}; statements can be proved for {', '.join(GRAMMARS)}.")
+        if memo_bytes < 0:
+            raise ConfigError(f"memo_bytes is {memo_bytes}; give 0 or more.")
+        self._family: Family = family
+        self._read_functions = frozenset(map(_listed_name, read_functions))
+        self._half_bytes = memo_bytes // 2
+        self._lock = threading.Lock()
+        self._young: dict[str, StatementClass] = {}
+        self._old: dict[str, StatementClass] = {}
+        self._young_bytes = 0
+        self._forgotten: dict[int, None] = {}
+
+    def classify(self, sql: str) -> StatementClass:
+        """Class of ``sql``; anything that is not a plain ``str`` is ``OTHER``."""
+        if type(sql) is not str:
+            return StatementClass.OTHER
+        known = self._young.get(sql)
+        return known if known is not None else self._classify_missed(sql)
+
+    def forget(self, sql: str) -> None:
+        """From now on ``sql`` is ``OTHER``: it had been proved a read and turned out to write."""
+        with self._lock:
+            self._forgotten[hash(sql)] = None
+            if len(self._forgotten) > MAX_FORGOTTEN:
+                del self._forgotten[next(iter(self._forgotten))]
+            self._old.pop(sql, None)
+            if sql in self._young:
+                self._young[sql] = StatementClass.OTHER
+
+    def _classify_missed(self, sql: str) -> StatementClass:
+        found = self._old.get(sql) or classify_text(sql, self._family, self._read_functions)
+        with self._lock:
+            # Looked up under the lock: a text forgotten while it was classified must not come back.
+            if hash(sql) in self._forgotten:
+                found = StatementClass.OTHER
+            self._keep(sql, found)
+        return found
+
+    def _keep(self, sql: str, found: StatementClass) -> None:
+        size = sys.getsizeof(sql) + _ENTRY_BYTES
+        if size > min(MAX_KEPT_BYTES, self._half_bytes) or sql in self._young:
+            return
+        if self._young_bytes + size > self._half_bytes:
+            self._old, self._young, self._young_bytes = self._young, {}, 0
+        self._young[sql] = found
+        self._young_bytes += size
+
+
+def _listed_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError(f"read_functions has {name!r}; list plain names without schema, quotes or arguments.")
+    return name.lower()
