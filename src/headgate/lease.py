@@ -389,10 +389,13 @@ class VirtualConnection(PoolProxiedConnection):
 
     @property
     def _connection_record(self) -> Any:
-        lease = self._lease
-        if lease is None or lease.fairy is None:
-            raise AttributeError("_connection_record")
-        return lease.fairy._connection_record
+        fairy: Any = self._escape().fairy
+        return fairy._connection_record
+
+    @property
+    def is_connected(self) -> bool:
+        """True while a physical connection is leased."""
+        return self._lease is not None
 
     # escapes
 
@@ -418,7 +421,7 @@ class VirtualConnection(PoolProxiedConnection):
         return lease.fairy.record_info
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._escape().dbapi, name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import weakref
 from collections import Counter
 from contextlib import AbstractContextManager
@@ -27,7 +28,7 @@ from sqlalchemy.util.queue import Empty
 
 from headgate.config import GateOptions, LeaseOptions, is_switched_off
 from headgate.drivers import Driver, driver_for
-from headgate.errors import ConfigError
+from headgate.errors import ConfigError, LeaseError
 from headgate.gate import Gate
 from headgate.lease import Lease, TaskLock, VirtualConnection
 from headgate.statements import StatementProof
@@ -123,6 +124,13 @@ class _Leasing(QueuePool):
             **kw,
         )
 
+    def _invalidate(self, connection: Any, exception: BaseException | None = None, _checkin: bool = True) -> None:
+        if isinstance(connection, VirtualConnection) and not connection.is_connected:
+            # SQLAlchemy asks a connection when it was opened; one that is none has no answer, and gets none opened.
+            self._invalidate_time = time.time()
+            return
+        super()._invalidate(connection, exception, _checkin)
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if not self._is_retired:
             super()._do_return_conn(record)
@@ -156,37 +164,42 @@ class _Leasing(QueuePool):
         """
         self.wait_for_permit()
         try:
-            return self._lend(self._checkout_live())
+            for _ in range(self.gate.connections + 1):
+                lease = self._lend()
+                if lease is not None:
+                    return lease
+            raise LeaseError(f"database {self.gate.name!r} closes every connection as soon as it is opened")
         except BaseException:
             self.gate.release()
             raise
 
-    def _lend(self, fairy: PoolProxiedConnection) -> Lease:
-        can_lease = fairy.info.get(CAN_LEASE)
-        if can_lease is None:
-            can_lease = fairy.info[CAN_LEASE] = self._ask_isolation(fairy)
+    def _lend(self) -> Lease | None:
+        """Check a connection out; None if the server had closed it while it was idle (a restart, a timeout)."""
+        fairy = super().connect()
+        try:
+            has_ended = self.driver.has_ended(fairy.dbapi_connection)
+            can_lease = not has_ended and self._can_lease(fairy)
+        except BaseException as error:
+            fairy.invalidate(error)
+            raise
+        if has_ended:
+            fairy.invalidate()
+            return None
         lease = Lease(fairy, self.driver, can_lease=can_lease, acquired_ns=self.gate.clock())
         lease.on_lost = self._take_back_lost
         self._leases.add(lease)
         return lease
 
-    def _checkout_live(self) -> PoolProxiedConnection:
-        for _ in range(self.gate.connections):
-            fairy = super().connect()
-            if not self.driver.has_ended(fairy.dbapi_connection):
-                return fairy
-            # The server closed it while it was idle (a restart, a timeout): nothing was sent, nothing is lost.
-            fairy.invalidate()
-        return super().connect()
-
-    def _ask_isolation(self, fairy: PoolProxiedConnection) -> bool:
-        can_lease = self.driver.can_lease(fairy.dbapi_connection)
-        if not can_lease:
+    def _can_lease(self, fairy: PoolProxiedConnection) -> bool:
+        answer: bool | None = fairy.info.get(CAN_LEASE)
+        if answer is None:
+            answer = fairy.info[CAN_LEASE] = self.driver.can_lease(fairy.dbapi_connection)
+        if not answer:
             self._tell_why_not(
                 "its transactions need one connection from their first statement on "
                 "(isolation REPEATABLE READ or higher, or a driver in another transaction mode)"
             )
-        return can_lease
+        return answer
 
     def _tell_why_not(self, reason: str) -> None:
         if not self._has_told_why_not:
@@ -273,7 +286,7 @@ class _Leasing(QueuePool):
         """Find room for one more connection; an idle one of the other kind is closed if need be."""
         while not self.gate.take_place_nowait():
             if not any(pool.evict_idle() for pool in (*self.kin(), self)):
-                raise ConfigError(
+                raise LeaseError(
                     f"database {self.gate.name!r}: all {self.gate.connections} connections of the budget are open "
                     "and none is idle.\nRemedies: 1. close detached connections. 2. raise connections=."
                 )

@@ -187,7 +187,7 @@ POSTGRESQL_OPERATORS = _words(
     "@> <@ && @@ @@@ @? ? ?| ?& -> ->> #> #>> #- -|- &< &> <<= >>= <<| |>> &<| |&> ^@ ~=",
     ">^ <^ ?# ?- ?-| ?|| ## @-@",
     # pgvector, pg_trgm
-    "<-> <#> <=> <+> <~> <<-> <->> <<<-> <->>>",
+    "<-> <#> <=> <+> <~> <<-> <->> <<<-> <->>> % <% <<% %> %>> %% <%% <<%% %%> %%>>",
 )
 
 SQLITE_OPERATORS = _words("+ - * / % = == != <> < > <= >= << >> & | ~ || -> ->>")
@@ -205,17 +205,21 @@ _PARENTHESIS = _words(
 SQLITE_PARENTHESIS = _PARENTHESIS
 
 POSTGRESQL_PARENTHESIS = _PARENTHESIS | _words(
-    "any array asymmetric lateral offset only placing row some symmetric to variadic",
+    "any array asymmetric both default lateral leading offset only placing row some symmetric to trailing",
+    "variadic",
     "current_time current_timestamp localtime localtimestamp",
 )
 """Keywords that may stand before ``(`` and that the dialect never takes for the name of a function there."""
 
-OPERAND_FOLLOWS = _PARENTHESIS | _words(
-    "any array as asymmetric both by cross cube default escape filter first for full glob groups ilike",
-    "inner insert is join lateral leading left like match materialized merge natural next offset only",
-    "outer over overlaps placing range recursive regexp right rollup rows set sets similar some symmetric",
-    "passing to trailing value variadic with zone",
-)
+OPERAND_FOLLOWS = (
+    _PARENTHESIS
+    | POSTGRESQL_PARENTHESIS
+    | _words(
+        "as by cross cube escape filter first full glob groups ilike inner insert is join left like match",
+        "materialized merge natural next outer over overlaps passing range recursive regexp right rollup rows",
+        "set sets similar value with zone",
+    )
+) - _words("current_time current_timestamp localtime localtimestamp")
 """Words after which an operand may begin, so that a word and ``(`` there would be a call."""
 
 JOIN_SIDES = _words("cross full inner left natural outer right")
@@ -251,10 +255,12 @@ _NUMBER = r"\.?[0-9][0-9a-z_.$]*+"  # generous: is_number decides
 _COMMENT = r"--[^\n\r\0]*+(?=\n|\r\n|\0)|/\*.*?\*/"
 _STANDS_ALONE = r"""(?![a-z0-9_$'"(.])"""
 
+_POSTGRESQL_PLACEHOLDER = rf"(?:%\([a-z0-9_]+\)[sbt]|%[sbt]|\$[0-9]++){_STANDS_ALONE}"
+_POSTGRESQL_OPERATOR = r"(?!--|/\*)[-+*/<>=~!@#^&|?]"
 _POSTGRESQL_TOKEN = (
-    rf"%\([a-z0-9_]+\)[sbt]{_STANDS_ALONE}|%[sbt]{_STANDS_ALONE}|%%|%(?![a-z0-9_(%$])"
-    rf"|\$[0-9]++{_STANDS_ALONE}"
-    r"|::|(?:(?!--|/\*)[-+*/<>=~!@#^&|?])+|[()\[\],.;:]"
+    rf"{_POSTGRESQL_PLACEHOLDER}|(?:<<?%%?|%%?>>?|%%?)(?![-+*/<>=~!@#^&|?%a-z0-9_($])"
+    rf"|(?:{_POSTGRESQL_OPERATOR})+(?:(?={_POSTGRESQL_PLACEHOLDER})|(?!%|{_POSTGRESQL_OPERATOR}))"
+    r"|::|[()\[\],.;:]"
 )
 _SQLITE_TOKEN = (
     rf"\?[0-9]*+{_STANDS_ALONE}|[:@][a-z_][a-z0-9_]*+(?!:){_STANDS_ALONE}"

@@ -136,9 +136,7 @@ class _Walk:
         return self.go(at + 1, token, infix=False)
 
     def percent(self, token: str, at: int) -> int:
-        if token in ("%", "%%"):
-            return self.go(at + 1, token, infix=False)
-        return self.placeholder(token, at)
+        return self.placeholder(token, at) if token[-1] in "sbt" else self.operator(token, at)
 
     def question_mark(self, token: str, at: int) -> int:
         """An operator of jsonb, or SQLite's placeholder."""
@@ -216,21 +214,30 @@ class _Walk:
         self.require(token not in self.grammar.refused)
         if following == "(":
             return self.word_before_parenthesis(token, at)
-        if following == ".":
+        if following == "." and token not in self.grammar.parenthesis:
             return self.go(at + 1, _NAME, infix=True)
         self.enter_clause(token)
-        infix = self.infix if token == "not" else token not in words.OPERAND_FOLLOWS
-        return self.go(at + 1, token, infix=infix)
+        if token == "not":
+            return self.go(at + 1, token, infix=self.infix)  # a NOT IN (...), NOT (...)
+        if token not in words.OPERAND_FOLLOWS:
+            return self.go(at + 1, token, infix=True)
+        self.require(not _is_operand(following) or self.is_keyword(token, at))
+        return self.go(at + 1, token, infix=False)
 
     def word_before_parenthesis(self, token: str, at: int) -> int:
-        if token in self.grammar.functions or token in self.listed:
+        if (token in self.grammar.functions or token in self.listed) and self.previous != "tablesample":
             return self.open(at + 1, _CALL_FRAMES.get(token, "plain"))
-        if token not in self.grammar.parenthesis:
-            self.require(token in _SOFT_KEYWORDS and _SOFT_KEYWORDS[token](self, at))
+        self.require(self.is_keyword(token, at))
         if token == "on" and self.previous == "distinct":
             return self.open(at + 1, "distinct on")
         self.enter_clause(token)
         return self.go(at + 1, token, infix=False)
+
+    def is_keyword(self, token: str, at: int) -> bool:
+        """Whether ``token`` can here be no name of a function, before ``(``, or of a type, before a literal."""
+        if token in self.grammar.parenthesis:
+            return True
+        return token in _SOFT_KEYWORDS and _SOFT_KEYWORDS[token](self, at)
 
     def enter_clause(self, token: str) -> None:
         if token in words.CLAUSES:
@@ -301,15 +308,16 @@ class _Walk:
     def change(self, token: str, at: int) -> int:
         """INSERT, UPDATE, DELETE, MERGE; also ``DO UPDATE`` and what MERGE does ``WHEN MATCHED THEN``."""
         frame = self.frame
-        if self.begins_statement():
+        if not self.begins_statement():
+            self.require(frame.changes and self.previous in ("then", "do"))
+            if token == "insert" and self.tokens[at + 1] == "(":
+                return self.go(self.skip_columns(at + 1), ")", infix=True)
+        else:
             frame.changes = self.writes = True
             frame.clause = token
             frame.lists_ctes = False
-        else:
-            self.require(frame.changes and self.previous in ("then", "do"))
-        if token == "insert" and self.tokens[at + 1] == "(":
-            return self.go(self.skip_columns(at + 1), ")", infix=True)
-        return self.go(at + 1, token, infix=self.tokens[at + 1] == "(")
+        self.require(self.tokens[at + 1] != "(")
+        return self.go(at + 1, token, infix=False)
 
     def replace(self, token: str, at: int) -> int:
         """A function; in SQLite also a statement and ``INSERT OR REPLACE``."""
@@ -327,13 +335,15 @@ class _Walk:
         while self.tokens[at] == ".":
             at = self.skip_name(at + 1)
         if self.tokens[at] == "(":
-            at = self.skip_columns(at)
+            return self.go(self.skip_columns(at), ")", infix=True)
         return self.go(at, _NAME, infix=True)
 
     def set_(self, token: str, at: int) -> int:
         """Of an UPDATE, or of ``SEARCH`` and ``CYCLE`` after a common table expression."""
         self.require(self.frame.changes or self.frame.lists_ctes)
-        self.require(self.tokens[at + 1] != "(" or self.infix or self.previous == "update")
+        following = self.tokens[at + 1]
+        self.require(not _is_operand(following))
+        self.require(following != "(" or self.infix or self.previous == "update")
         return self.go(at + 1, token, infix=False)
 
     def conflict(self, token: str, at: int) -> int:
@@ -406,6 +416,10 @@ def _is_name(token: str) -> bool:
     return token[0] in '"_' or token[0].isalpha()
 
 
+def _is_operand(token: str) -> bool:
+    return token[0] in "'$0123456789" or (token[0] == "%" and token[-1] in "sbt")
+
+
 _Step = Callable[[_Walk, str, int], int]
 
 _STEPS: dict[str, _Step] = {
@@ -457,18 +471,19 @@ def _in_group_by(walk: _Walk, at: int) -> bool:
 
 
 _SOFT_KEYWORDS: dict[str, Callable[[_Walk, int], bool]] = {
-    **dict.fromkeys(("escape", "glob", "ilike", "is", "match", "offset", "overlaps", "regexp"), _infix),
+    **dict.fromkeys(("escape", "glob", "ilike", "is", "like", "match", "overlaps", "regexp"), _infix),
+    **dict.fromkeys(("groups", "offset", "passing", "range", "rows", "value"), _infix),
     **dict.fromkeys(("over", "repeatable"), lambda walk, at: walk.infix and walk.previous == ")"),
     **dict.fromkeys(("cube", "rollup"), _in_group_by),
     **dict.fromkeys(("bernoulli", "system"), _after("tablesample")),
-    "by": _after("order", "group", "partition"),
     **dict.fromkeys(("first", "next"), _after("fetch")),
+    "by": _after("order", "group", "partition"),
     "filter": lambda walk, at: walk.tokens[at + 2] == "where",
     "join": lambda walk, at: walk.infix or walk.previous in words.JOIN_SIDES,
     "sets": _after("grouping"),
     "zone": _after("time"),
 }
-"""Keywords that could also be the name of a function before ``(``, and what shows that they are not."""
+"""Keywords that could also be a name, and what shows that they are not."""
 
 
 def _is_savepoint(tokens: list[str]) -> bool:

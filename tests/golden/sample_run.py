@@ -156,8 +156,7 @@ def _sleep(mode: Mode, scale: float) -> ExperimentResult:
             Finding(
                 "Leasing answers every request at the offered rate",
                 leased.success_ratio == 1.0,
-                f"{leased.successes} of {leased.requests} answered, "
-                f"stock {stock.successes} of {stock.requests}",
+                f"{leased.successes} of {leased.requests} answered, stock {stock.successes} of {stock.requests}",
             ),
         ),
         verdict=(
@@ -177,8 +176,7 @@ def _sleep_arm(arm: _SleepArm, scale: float, seed: int) -> ArmResult:
         name=arm.name,
         title=arm.title,
         stack=arm.stack,
-        setup=("Headgate" if arm.stack == "headgate" else "stock SQLAlchemy")
-        + ", pool of 5 + 10, one worker",
+        setup=("Headgate" if arm.stack == "headgate" else "stock SQLAlchemy") + ", pool of 5 + 10, one worker",
         parameters={"pool_size": 5, "max_overflow": 10, "pool_timeout_s": timeout, "threads": 40},
         paths=(_path_result(arm.path, rows, rate, 5 * scale, error="timeout"),),
         published=_sleep_published(arm),
@@ -321,8 +319,7 @@ def _ping(mode: Mode, scale: float) -> ExperimentResult:
             Finding(
                 "The client was the queue",
                 True,
-                f"/ping mean {limited.mean:.2f} s with a client limited to 100, "
-                f"{unlimited.mean:.2f} s without, n 100",
+                f"/ping mean {limited.mean:.2f} s with a client limited to 100, {unlimited.mean:.2f} s without, n 100",
             ),
             Finding("The order of the source is repeated", False, "sync and async counts end within 5 %"),
         ),
@@ -334,9 +331,7 @@ def _ping(mode: Mode, scale: float) -> ExperimentResult:
 def _ping_arm(arm: _PingArm, scale: float, seed: int) -> ArmResult:
     rng = random.Random(1000 + seed)
     results = tuple(_ping_path(arm, path, scale, rng) for path in arm.paths)
-    lateness = [
-        abs(rng.gauss(0.006 if arm.late else 0.0004, 0.003 if arm.late else 0.0003)) for _ in range(200)
-    ]
+    lateness = [abs(rng.gauss(0.006 if arm.late else 0.0004, 0.003 if arm.late else 0.0003)) for _ in range(200)]
     figures = (Figure("queries", 2 if arm.name == "shared" else 100, ""),) if len(arm.paths) > 1 else ()
     return ArmResult(
         name=arm.name,
@@ -427,9 +422,7 @@ def _path_result(path: str, rows: list[Row], rate: float, duration: float, *, er
 def _timeline(rows: list[Row]) -> tuple[tuple[int, int, int, int], ...]:
     offered = Counter(int(start) for start, _, _ in rows)
     good = Counter(int(start) for start, _, success in rows if success)
-    return tuple(
-        (second, offered[second], good[second], offered[second] - good[second]) for second in sorted(offered)
-    )
+    return tuple((second, offered[second], good[second], offered[second] - good[second]) for second in sorted(offered))
 
 
 def _distribution(values: list[float]) -> Distribution:

@@ -27,13 +27,9 @@ from headgate.lab.installation import Account, find_package, reaches
 from headgate.lab.lifeline import Lifeline
 from headgate.lab.postgres import EmbeddedPostgres
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="the embedded PostgreSQL needs Linux or macOS"
-)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the embedded PostgreSQL needs Linux or macOS")
 
-PACKAGES = [
-    str(Path(module.__file__).parents[depth]) for module, depth in ((headgate.lab.postgres, 2), (psutil, 1))
-]
+PACKAGES = [str(Path(module.__file__).parents[depth]) for module, depth in ((headgate.lab.postgres, 2), (psutil, 1))]
 NOBODY = Account(65534, 65534)
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -73,13 +69,9 @@ def owner_program(*, fork: bool = False, freeze: bool = False) -> str:
 
 
 @contextmanager
-def running_owner(
-    program: str, python: str = sys.executable, **how: Any
-) -> Iterator[tuple[Any, dict[str, Any]]]:
+def running_owner(program: str, python: str = sys.executable, **how: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     environment = clean_environment() | {"PYTHONPATH": os.pathsep.join(PACKAGES)}
-    with subprocess.Popen(
-        [python, "-c", program], stdout=subprocess.PIPE, env=environment, cwd="/", **how
-    ) as owner:
+    with subprocess.Popen([python, "-c", program], stdout=subprocess.PIPE, env=environment, cwd="/", **how) as owner:
         assert owner.stdout is not None
         try:
             yield owner, json.loads(owner.stdout.readline())

@@ -137,9 +137,7 @@ def test_cpu_time_and_memory_are_its_own(apps: dict[str, str], tmp_path: Path) -
 
 
 def test_one_log_line_tells_why_it_died_at_startup(apps: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(
-        LabError, match="lab_service_apps:broken died at startup: RuntimeError: the factory is"
-    ) as e:
+    with pytest.raises(LabError, match="lab_service_apps:broken died at startup: RuntimeError: the factory is") as e:
         make(apps, tmp_path, "broken").start()
     assert "\n" not in str(e.value)
 
@@ -153,9 +151,7 @@ def test_a_lifespan_that_fails_is_told(apps: dict[str, str], tmp_path: Path) -> 
 def test_a_port_in_use_is_one_line(apps: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         port = rival.getsockname()[1]
-        with pytest.raises(
-            LabError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"
-        ):
+        with pytest.raises(LabError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"):
             make(apps, tmp_path, port=port).start()
 
 

@@ -118,8 +118,7 @@ def test_two_labs_at_once_both_get_a_whole_file(tmp_path: Path) -> None:
     )
     environment = clean_environment() | {"PYTHONPATH": str(SOURCE)}
     labs = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "cache")], env=environment)
-        for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "cache")], env=environment) for _ in range(3)
     ]
     assert [lab.wait(40) for lab in labs] == [0, 0, 0]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["todos-200000.sqlite3"]

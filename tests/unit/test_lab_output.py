@@ -40,9 +40,7 @@ paths = st.builds(
     path=st.text(),
     requests=st.integers(),
     successes=st.integers(),
-    **dict.fromkeys(
-        ("offered_rate", "achieved_rate", "throughput", "success_ratio", "duration", "wait"), numbers
-    ),
+    **dict.fromkeys(("offered_rate", "achieved_rate", "throughput", "success_ratio", "duration", "wait"), numbers),
     latency=distributions,
     latency_success=distributions,
     statuses=counts,
@@ -146,9 +144,7 @@ def test_not_a_number_is_never_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        LabError, match=r"cannot read .*results\.json: No such file or directory; run the lab"
-    ):
+    with pytest.raises(LabError, match=r"cannot read .*results\.json: No such file or directory; run the lab"):
         load_run(tmp_path)
     (tmp_path / "results.json").write_text(encode_run(make_run())[:-20])
     with pytest.raises(LabError, match=r"results\.json is no JSON: .*; run the lab again") as raised:
@@ -156,9 +152,7 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "data", [[], None, {}, {"schema_version": 0}, {"schema_version": SCHEMA_VERSION + 1}]
-)
+@pytest.mark.parametrize("data", [[], None, {}, {"schema_version": 0}, {"schema_version": SCHEMA_VERSION + 1}])
 def test_another_schema_is_refused(data: Any) -> None:
     with pytest.raises(LabError, match=rf"has schema version .*, not {SCHEMA_VERSION}; run the lab again"):
         decode_run(data, Path("results.json"))

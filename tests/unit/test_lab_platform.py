@@ -118,9 +118,7 @@ def test_last_words_say_why(log: str, words: str) -> None:
         ("8\n/data\n1\n5432\n\n127.0.0.1\n 1 2\nready   \n", False),
     ],
 )
-def test_ready_is_what_the_status_file_of_this_server_says(
-    tmp_path: Path, text: str | None, ready: bool
-) -> None:
+def test_ready_is_what_the_status_file_of_this_server_says(tmp_path: Path, text: str | None, ready: bool) -> None:
     status = tmp_path / "postmaster.pid"
     if text is not None:
         status.write_text(text)
@@ -196,9 +194,7 @@ def test_libpq_is_told_everything_by_name() -> None:
         ({"HEADGATE_CACHE": "/mine", "XDG_CACHE_HOME": "/x"}, "linux", "/mine"),
     ],
 )
-def test_the_cache_is_where_the_platform_wants_it(
-    environment: dict[str, str], platform: str, path: str
-) -> None:
+def test_the_cache_is_where_the_platform_wants_it(environment: dict[str, str], platform: str, path: str) -> None:
     assert cache_directory(environment, platform, Path("/home/ann")) == Path(path)
 
 

@@ -52,8 +52,14 @@ def test_foreign_files_are_refused_by_line(lines: list[str], message: str) -> No
 
 @pytest.mark.parametrize(
     ("status", "error", "success"),
-    [(199, "", False), (200, "", True), (399, "", True), (400, "", False), (0, "timeout", False)]
-    + [(200, "truncated", False)],
+    [
+        (199, "", False),
+        (200, "", True),
+        (399, "", True),
+        (400, "", False),
+        (0, "timeout", False),
+        (200, "truncated", False),
+    ],
 )
 def test_success_is_a_whole_answer_of_200_to_399(status: int, error: str, success: bool) -> None:
     assert Sample("/a", 0, 0, 1, status, error, 0).success is success

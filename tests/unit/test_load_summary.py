@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_no_samples_are_all_zero() -> None:
 def test_points_are_thinned_evenly(count: int) -> None:
     points = summarize("/a", [sample(i, 0.1) for i in range(count)]).points
     assert min(count, MAX_POINTS // 2) <= len(points) <= MAX_POINTS
-    assert len({round(b[0] - a[0]) for a, b in zip(points, points[1:], strict=False)}) <= 1
+    assert len({round(b[0] - a[0]) for a, b in pairwise(points)}) <= 1
 
 
 def test_paths_keep_their_order_and_share_the_clock_of_the_run() -> None:

@@ -124,9 +124,7 @@ def make_report(result: LoadResult) -> Report:
         bytes_in=sum(sample.bytes_in for sample in samples),
         lateness=lateness(samples),
         generator_cpu=result.generator_cpu,
-        checks=check_load(
-            samples, planned=result.planned, issued=result.issued, generator_cpu=result.generator_cpu
-        ),
+        checks=check_load(samples, planned=result.planned, issued=result.issued, generator_cpu=result.generator_cpu),
     )
 
 
@@ -163,8 +161,7 @@ def _labels(urls: Sequence[str]) -> list[str]:
     """URLs without their secrets; those that then look alike are numbered."""
     plain = [redact_url(url) for url in urls]
     return [
-        label if plain.count(label) == 1 else f"{label} #{plain[: i + 1].count(label)}"
-        for i, label in enumerate(plain)
+        label if plain.count(label) == 1 else f"{label} #{plain[: i + 1].count(label)}" for i, label in enumerate(plain)
     ]
 
 
@@ -196,9 +193,7 @@ def _offsets(args: argparse.Namespace) -> Sequence[int]:
     return pacer.constant(rate, duration_s)
 
 
-def _given(
-    option: str, text: str | None, kind: Callable[[str], Number], default: Default
-) -> Number | Default:
+def _given(option: str, text: str | None, kind: Callable[[str], Number], default: Default) -> Number | Default:
     return default if text is None else _number(option, text, kind)
 
 
@@ -325,11 +320,7 @@ def _figures(result: PathResult) -> list[tuple[str, str, str]]:
     total_s = result.duration + result.wait
     return [
         ("Requests", "total, offered, achieved, throughput", f"{result.requests}, {rates}"),
-        (
-            "Duration",
-            "total, sending, wait",
-            _times(result.duration + result.wait, result.duration, result.wait),
-        ),
+        ("Duration", "total, sending, wait", _times(total_s, result.duration, result.wait)),
         ("Latencies", percentiles, _distribution(result.latency)),
         ("Of successes", percentiles, _distribution(result.latency_success)),
         ("Success", "ratio", f"{result.success_ratio:.2%}"),

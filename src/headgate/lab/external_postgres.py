@@ -123,9 +123,7 @@ def parse_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         raise LabError(f"--database {redact(text)} is no URL; use postgresql://USER@HOST/NAME") from None
     if url.drivername not in _DRIVERS:
-        raise LabError(
-            f"--database {url} has an unknown scheme; use {', '.join(f'{s}://' for s in _DRIVERS)}"
-        )
+        raise LabError(f"--database {url} has an unknown scheme; use {', '.join(f'{s}://' for s in _DRIVERS)}")
     for driver in _DRIVERS[url.drivername]:
         if importlib.util.find_spec(driver) is None:
             raise LabError(f"--database {url} needs the driver {driver}; pip install 'headgate[lab]'")
@@ -141,9 +139,7 @@ def _refuse_options(url: URL) -> None:
     for name in url.query:
         if name not in _KNOWN_OPTIONS:
             bare = url.set(query={})
-            raise LabError(
-                f"--database {bare} has the option {name!r}; leave it out ({', '.join(_KNOWN_OPTIONS)})"
-            )
+            raise LabError(f"--database {bare} has the option {name!r}; leave it out ({', '.join(_KNOWN_OPTIONS)})")
 
 
 def redact(text: str) -> str:

@@ -68,9 +68,7 @@ def choose_account() -> Account | None:
     for name in _UNPRIVILEGED:
         if name in known:
             return Account(known[name].pw_uid, known[name].pw_gid)
-    raise LabError(
-        "PostgreSQL does not run as root and no user «nobody» is there; run the lab as another user"
-    )
+    raise LabError("PostgreSQL does not run as root and no user «nobody» is there; run the lab as another user")
 
 
 def permits(mode: int, owner: Account, account: Account, wanted: int) -> bool:

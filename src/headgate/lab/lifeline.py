@@ -84,9 +84,7 @@ class Lifeline:
         with selectors.DefaultSelector() as selector:  # select() itself fails above 1,024 open files
             selector.register(self._answers, selectors.EVENT_READ)
             if not selector.select(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-                raise LabError(
-                    f"{self._name} did not answer within {timeout:g} s; is the machine overloaded?"
-                )
+                raise LabError(f"{self._name} did not answer within {timeout:g} s; is the machine overloaded?")
         return os.read(self._answers.fileno(), _CHUNK_BYTES)
 
     def close(self, timeout: float) -> dict[str, Any] | None:

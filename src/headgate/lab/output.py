@@ -136,18 +136,14 @@ def _decode_tuple(kinds: tuple[Any, ...], data: list[Any], where: str) -> tuple[
         kinds = (kinds[0],) * len(data)
     if len(kinds) != len(data):
         raise TypeError(f"{where} has {len(data)} entries, not {len(kinds)}")
-    return tuple(
-        _decode(k, value, f"{where}[{i}]") for i, (k, value) in enumerate(zip(kinds, data, strict=True))
-    )
+    return tuple(_decode(k, value, f"{where}[{i}]") for i, (k, value) in enumerate(zip(kinds, data, strict=True)))
 
 
 def _decode_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in kinds:
         return None
     exact = [kind for kind in kinds if type(data) is kind]
-    candidates = exact or [
-        kind for kind in kinds if kind is not type(None) and typing.get_origin(kind) is None
-    ]
+    candidates = exact or [kind for kind in kinds if kind is not type(None) and typing.get_origin(kind) is None]
     if not candidates:
         raise TypeError(f"{where} is {data!r}")
     return _decode(candidates[0], data, where)

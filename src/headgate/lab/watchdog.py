@@ -182,9 +182,7 @@ class Server:
             if reads_ready(status, process.pid):
                 return True
             if time.monotonic() > deadline:
-                raise StartError(
-                    f"PostgreSQL was not ready within {_READY_SECONDS:.0f} s: {self._last_words()}"
-                )
+                raise StartError(f"PostgreSQL was not ready within {_READY_SECONDS:.0f} s: {self._last_words()}")
             self._watch.pause(_READY_POLL_SECONDS)
         return False
 

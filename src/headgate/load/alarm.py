@@ -45,9 +45,7 @@ class LoopAlarm:
 
     def arm(self, when_ns: int) -> None:
         self.close()
-        self._handle = self._loop.call_later(
-            max(0, when_ns - time.monotonic_ns()) / NS_PER_S, self._ring, when_ns
-        )
+        self._handle = self._loop.call_later(max(0, when_ns - time.monotonic_ns()) / NS_PER_S, self._ring, when_ns)
 
     def _ring(self, when_ns: int) -> None:
         # uvloop rounds to the nearest millisecond, so it may wake up too early.

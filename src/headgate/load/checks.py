@@ -31,9 +31,7 @@ class Check:
     detail: str
 
 
-def check_load(
-    samples: Sequence[Sample], *, planned: int, issued: int, generator_cpu: float
-) -> tuple[Check, ...]:
+def check_load(samples: Sequence[Sample], *, planned: int, issued: int, generator_cpu: float) -> tuple[Check, ...]:
     """Every check of one run, in a fixed order; the names are ``lateness``, ``cpu``, ``lost`` and ``limits``.
 
     :param planned: requests in the schedule.
@@ -57,17 +55,13 @@ def check_lateness(samples: Sequence[Sample]) -> Check:
     detail = f"p99 {_ms(percentile(all_ns, 99))} of {len(all_ns)} requests"
     largest = max(Counter(sample.intended_ns for sample in samples).values())
     if largest > 1:
-        detail += (
-            f", {_ms(beyond_ns)} beyond the {_ms(BURST_STEP_NS)} a request of a burst (largest: {largest})"
-        )
+        detail += f", {_ms(beyond_ns)} beyond the {_ms(BURST_STEP_NS)} a request of a burst (largest: {largest})"
     return Check("lateness", beyond_ns <= LATENESS_LIMIT_NS, f"{detail}; at most {_ms(LATENESS_LIMIT_NS)}")
 
 
 def check_cpu(generator_cpu: float) -> Check:
     """The generator left a fifth of its core idle, so it was not the limit."""
-    return Check(
-        "cpu", generator_cpu <= CPU_LIMIT, f"{generator_cpu:.0%} of one core; at most {CPU_LIMIT:.0%}"
-    )
+    return Check("cpu", generator_cpu <= CPU_LIMIT, f"{generator_cpu:.0%} of one core; at most {CPU_LIMIT:.0%}")
 
 
 def check_lost(samples: Sequence[Sample], *, planned: int, issued: int) -> Check:
@@ -86,9 +80,7 @@ def check_own_limits(samples: Iterable[Sample]) -> Check:
     counts = Counter(sample.error for sample in samples if sample.error in _OWN_LIMITS)
     if not counts:
         return Check("limits", True, "the generator ran out of nothing")
-    found = "; ".join(
-        f"{count} requests lacked {word}: {_OWN_LIMITS[word]}" for word, count in counts.items()
-    )
+    found = "; ".join(f"{count} requests lacked {word}: {_OWN_LIMITS[word]}" for word, count in counts.items())
     return Check("limits", False, found)
 
 

@@ -77,8 +77,7 @@ class Client:
     def __repr__(self) -> str:
         idle = sum(map(len, self._idle.values()))
         return (
-            f"<Client open={len(self._open)} idle={idle} "
-            f"in_flight={len(self._in_flight)} waiting={len(self._waiting)}>"
+            f"<Client open={len(self._open)} idle={idle} in_flight={len(self._in_flight)} waiting={len(self._waiting)}>"
         )
 
     def send(self, index: int, request: Request) -> None:

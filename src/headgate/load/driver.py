@@ -70,9 +70,7 @@ class LoadPlan:
         if not self.targets or not len(self.schedule):
             raise LoadError("the plan has no requests; give at least one target and one arrival")
         if max(self.schedule.targets) >= len(self.targets):
-            raise LoadError(
-                f"the schedule uses more targets than the plan's {len(self.targets)}; add targets"
-            )
+            raise LoadError(f"the schedule uses more targets than the plan's {len(self.targets)}; add targets")
         if not 0 < self.timeout_s <= 86_400:
             raise LoadError(f"timeout {self.timeout_s} is not above 0 s and at most a day; give seconds")
         if self.max_connections is not None and self.max_connections < 1:

@@ -23,7 +23,7 @@ MAX_REQUESTS = 20_000_000
 """A plan and its samples are held in memory, some 45 bytes a request: this is about 1 GB."""
 
 Exact = int | float | Fraction
-"""Taken at its exact value: write ``Fraction("0.1")`` or ``Fraction(1, 3)`` where a float would round."""
+"""Taken as it is written: the float 0.1 means one tenth, not the binary number next to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def together(streams: Iterable[Sequence[int]]) -> Schedule:
 
 def _positive(name: str, value: Exact) -> Fraction:
     try:
-        exact = Fraction(value)
-    except (ValueError, OverflowError) as error:
+        exact = Fraction(str(value))
+    except ValueError as error:
         raise LoadError(f"{name} {value} is not a finite number; give a number above 0") from error
     if exact <= 0:
         raise LoadError(f"{name} {value} is not above 0; give a number above 0")
@@ -109,7 +109,6 @@ def _positive(name: str, value: Exact) -> Fraction:
 def _bounded(count: int) -> int:
     if count > MAX_REQUESTS:
         raise LoadError(
-            f"{count:,} requests are more than the {MAX_REQUESTS:,} one run can hold; "
-            "lower the rate or the duration"
+            f"{count:,} requests are more than the {MAX_REQUESTS:,} one run can hold; lower the rate or the duration"
         )
     return count

@@ -73,9 +73,7 @@ class Recording(Sequence[Sample]):
         self.finished = 0
         self.failed = 0
 
-    def record(
-        self, index: int, started_ns: int, ended_ns: int, status: int, error: str, bytes_in: int
-    ) -> None:
+    def record(self, index: int, started_ns: int, ended_ns: int, status: int, error: str, bytes_in: int) -> None:
         """Keep what happened to request ``index`` of the schedule."""
         self.finished += 1
         self._started_ns[index] = started_ns

@@ -176,8 +176,7 @@ def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
 def _points(ordered: Sequence[Sample]) -> tuple[tuple[float, float, bool], ...]:
     step = max(1, math.ceil(len(ordered) / MAX_POINTS))
     return tuple(
-        (sample.intended_ns / NS_PER_S, sample.latency_ns / NS_PER_S, sample.success)
-        for sample in ordered[::step]
+        (sample.intended_ns / NS_PER_S, sample.latency_ns / NS_PER_S, sample.success) for sample in ordered[::step]
     )
 
 
@@ -187,6 +186,4 @@ def _timeline(ordered: Sequence[Sample]) -> tuple[tuple[int, int, int, int], ...
     offered = Counter(sample.intended_ns // NS_PER_S for sample in ordered)
     good = Counter(sample.intended_ns // NS_PER_S for sample in ordered if sample.success)
     seconds = range(min(offered), max(offered) + 1)
-    return tuple(
-        (second, offered[second], good[second], offered[second] - good[second]) for second in seconds
-    )
+    return tuple((second, offered[second], good[second], offered[second] - good[second]) for second in seconds)

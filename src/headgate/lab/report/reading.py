@@ -51,7 +51,6 @@ class Comparison:
     figure: Figure
     published: float
     measured: float | None
-    count: int | None
     deviation: float | None
 
 
@@ -102,9 +101,9 @@ def compare_figures(arm: ArmResult, *, scaled: bool) -> tuple[Comparison, ...]:
 def _compare(arm: ArmResult, figure: Figure, comparable: bool) -> Comparison:
     path, statistic = _split_name(arm, figure.name)
     published = _to_base(figure)
-    measured, count = _find_measured(arm, path, statistic)
+    measured = _find_measured(arm, path, statistic)
     deviation = relative_deviation(measured, published) if comparable and measured is not None else None
-    return Comparison(path, statistic, figure, published, measured, count, deviation)
+    return Comparison(path, statistic, figure, published, measured, deviation)
 
 
 def _split_name(arm: ArmResult, name: str) -> tuple[str, str]:
@@ -119,27 +118,21 @@ def _to_base(figure: Figure) -> float:
     return figure.value * UNIT_FACTORS.get(figure.unit, 1.0)
 
 
-def _find_measured(arm: ArmResult, path: str, statistic: str) -> tuple[float | None, int | None]:
+def _find_measured(arm: ArmResult, path: str, statistic: str) -> float | None:
     for result in arm.paths:
-        if result.path == path:
-            value, count = measured_statistic(result, statistic)
-            if value is not None:
-                return value, count
-    for figure in arm.figures:
-        if figure.name.lower() == statistic:
-            return _to_base(figure), None
-    return None, None
+        if result.path == path and (value := _path_statistic(result, statistic)) is not None:
+            return value
+    return next((_to_base(figure) for figure in arm.figures if figure.name.lower() == statistic), None)
 
 
-def measured_statistic(result: PathResult, statistic: str) -> tuple[float | None, int]:
-    """A path's figure by its published name and the number of samples behind it."""
+def _path_statistic(result: PathResult, statistic: str) -> float | None:
     if statistic == "throughput":
-        return result.throughput, result.requests
+        return result.throughput
     if statistic == "success ratio":
-        return result.success_ratio, result.requests
+        return result.success_ratio
     if statistic in LATENCY_STATISTICS and result.latency.count:
-        return pick_statistic(result.latency, statistic), result.latency.count
-    return None, result.latency.count
+        return pick_statistic(result.latency, statistic)
+    return None
 
 
 def pick_statistic(distribution: Distribution, statistic: str) -> float:

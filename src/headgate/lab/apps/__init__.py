@@ -1,0 +1,1 @@
+"""The services the lab puts under load, stock and Headgate from the same handlers."""

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from headgate import AsyncLeasePool, ConfigError, Database, LeasePool
+from headgate import database as module
+
+
+@pytest.mark.parametrize(
+    ("url", "async_driver", "sync_driver"),
+    [
+        ("postgresql://app@localhost/app", "psycopg", "psycopg"),
+        ("postgresql+psycopg://app@localhost/app", "psycopg", "psycopg"),
+        ("postgresql+asyncpg://app@localhost/app", "asyncpg", "psycopg"),
+        ("sqlite:///app.db", "aiosqlite", "pysqlite"),
+        ("sqlite+aiosqlite:///app.db", "aiosqlite", "pysqlite"),
+    ],
+)
+def test_a_url_gives_both_engines_with_one_gate(url: str, async_driver: str, sync_driver: str) -> None:
+    db = Database(url)
+    assert db.async_engine.dialect.driver == async_driver or async_driver == "psycopg"
+    assert db.engine.dialect.driver == sync_driver
+    assert isinstance(db.engine.pool, LeasePool)
+    assert isinstance(db.async_engine.pool, AsyncLeasePool)
+    assert db.engine.pool.gate is db.async_engine.pool.gate is db.gate
+    assert db.gate.connections == 15
+
+
+def test_psycopg2_serves_sync_sessions_if_that_is_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_driver", lambda driver: "psycopg2" in driver or "asyncpg" in driver)
+    assert module._sync_driver(Database("postgresql+asyncpg://h/d").url) == "postgresql+psycopg2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"source": "mysql://root:hush@h/d"}, ["mysql://", "postgresql://"]),
+        ({"source": "not a url, hush"}, ["URL"]),
+        ({"source": 42}, ["42"]),
+        ({"source": "sqlite:///a.db", "connections": 0}, ["connections=0", "at least 1"]),
+        ({"source": "sqlite:///a.db", "max_wait": 0}, ["max_wait=0"]),
+        ({"source": "sqlite:///a.db", "max_pending": -1}, ["max_pending=-1"]),
+    ],
+)
+def test_an_option_that_cannot_work_is_named_with_its_remedy(arguments: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Database(**arguments)
+    message = str(caught.value)
+    assert all(part in message for part in expected)
+    assert "hush" not in message
+    assert "\n" not in message
+
+
+def test_a_missing_driver_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_driver", lambda driver: False)
+    with pytest.raises(ConfigError, match="pip install asyncpg or psycopg"):
+        Database("postgresql+asyncpg://h/d")
+
+
+def test_a_password_is_shown_nowhere() -> None:
+    db = Database("postgresql+asyncpg://app:hush@localhost/app")
+    assert "hush" not in repr(db) + repr(db.gate) + repr(db.engine) + repr(db.async_engine)
+
+
+def test_an_engine_of_ones_own_keeps_its_options_and_gets_the_gate() -> None:
+    engine = create_engine("sqlite:///app.db", pool_size=3, max_overflow=4)
+    db = Database(engine)
+    assert db.engine is engine
+    assert isinstance(engine.pool, LeasePool)
+    assert engine.pool.gate is db.gate
+    assert db.gate.connections == 7
+
+
+def test_an_async_engine_of_ones_own_gets_a_sync_one_beside_it() -> None:
+    async_engine = create_async_engine("postgresql+asyncpg://app:hush@localhost/app", pool_size=2, max_overflow=0)
+    db = Database(async_engine, connections=4)
+    assert db.async_engine is async_engine
+    assert db.gate.connections == 4
+    assert db.engine.url.drivername == "postgresql+psycopg"
+    assert db.engine.url.password == "hush"
+
+
+def test_enabled_false_gives_stock_pools_of_the_same_size() -> None:
+    db = Database("postgresql+asyncpg://app@localhost/app", enabled=False, connections=4)
+    pool = db.engine.pool
+    assert isinstance(pool, LeasePool)
+    assert not pool.enabled
+    assert pool.size() == 4
+
+
+def test_in_memory_sqlite_is_one_connection_for_everybody() -> None:
+    db = Database("sqlite://")
+    assert type(db.engine.pool) is StaticPool
+    with db.transaction() as session:
+        session.execute(text("CREATE TABLE t (n int)"))
+    with db.session() as session:
+        assert session.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
+    with pytest.raises(ConfigError, match="two databases"):
+        _ = db.async_engine
+    db.dispose()
+
+
+def test_a_transaction_commits_at_the_end_and_not_after_an_exception(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'app.db'}")
+    with db.transaction() as session:
+        session.execute(text("CREATE TABLE t (n int)"))
+
+    def fail() -> None:
+        with db.transaction() as session:
+            session.execute(text("INSERT INTO t VALUES (1)"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    with db.transaction() as session:
+        session.execute(text("INSERT INTO t VALUES (2)"))
+    with db.session() as session:
+        assert session.execute(text("SELECT n FROM t")).scalars().all() == [2]
+    db.dispose()
+
+
+async def test_an_async_transaction_does_the_same(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'app.db'}")
+    async with db.async_transaction() as session:
+        await session.execute(text("CREATE TABLE t (n int)"))
+
+    async def fail() -> None:
+        async with db.async_transaction() as session:
+            await session.execute(text("INSERT INTO t VALUES (1)"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with db.async_session() as session:
+        assert (await session.execute(text("SELECT count(*) FROM t"))).scalar_one() == 0
+    await db.check()
+    assert db.gate.statistics().in_use == 0
+    await db.dispose_async()
+    await asyncio.sleep(0)
+
+
+def test_an_unbounded_pool_cannot_be_a_budget() -> None:
+    with pytest.raises(ConfigError, match="max_overflow=-1"):
+        create_engine("sqlite:///app.db", poolclass=LeasePool, max_overflow=-1)
