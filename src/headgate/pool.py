@@ -60,7 +60,7 @@ class _Leasing(QueuePool):
         self.options = lease_options or LeaseOptions()
         self.gate = gate or Gate(_gate_options(pool_size, max_overflow, timeout))
         self.gate.describe_holders = self._describe_holders
-        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self._leases: dict[int, weakref.ref[Lease]] = {}
         self._kin: list[weakref.ref[_Leasing]] = []
         self._is_initialized = False
         self._is_retired = False
@@ -187,7 +187,7 @@ class _Leasing(QueuePool):
             return None
         lease = Lease(fairy, self.driver, can_lease=can_lease, acquired_ns=self.gate.clock())
         lease.on_lost = self._take_back_lost
-        self._leases.add(lease)
+        self._leases[id(lease)] = weakref.ref(lease)
         return lease
 
     def _can_lease(self, fairy: PoolProxiedConnection) -> bool:
@@ -234,6 +234,7 @@ class _Leasing(QueuePool):
             self._take_back_permit(lease)
 
     def _take_back_permit(self, lease: Lease) -> None:
+        self._leases.pop(id(lease), None)
         self.gate.release(self.gate.clock() - lease.acquired_ns)
 
     def _take_back_lost(self, lease: Lease) -> None:
@@ -255,7 +256,8 @@ class _Leasing(QueuePool):
         return threading.RLock()
 
     def _describe_holders(self) -> str:
-        sites = Counter(lease.site for lease in list(self._leases) if lease.fairy is not None and lease.site)
+        leases = [ref() for ref in list(self._leases.values())]  # one step: other threads lease meanwhile
+        sites = Counter(lease.site for lease in leases if lease is not None and lease.site)
         return ", ".join(f"{site} ({count})" for site, count in sites.most_common(5))
 
     # places: the connections that are really open, counted in the gate

@@ -256,13 +256,18 @@ class _Walk:
             return self.as_materialized(at + 1)
         self.require(_is_name(following) and following not in self.grammar.refused)
         if self.tokens[at + 2] == "(":
-            return self.go(self.skip_columns(at + 2), ")", infix=True)
+            return self.table_columns(at + 2)
         return self.go(at + 2, _NAME, infix=True)
 
     def as_parenthesis(self, at: int) -> int:
         """A common table expression, a named window, or the columns of ``FROM f() AS (a integer)``."""
         if self.frame.lists_ctes or self.frame.clause == "window":
             return self.go(at, "as", infix=False)
+        return self.table_columns(at)
+
+    def table_columns(self, at: int) -> int:
+        """The columns in ``FROM f() AS t(a integer)``, ``(t AS t(a) JOIN ...)``, ``INSERT INTO t AS u (a)``."""
+        self.require(self.frame.clause in ("from", "into", ""))
         return self.go(self.skip_columns(at), ")", infix=True)
 
     def as_materialized(self, at: int) -> int:
@@ -341,9 +346,8 @@ class _Walk:
     def set_(self, token: str, at: int) -> int:
         """Of an UPDATE, or of ``SEARCH`` and ``CYCLE`` after a common table expression."""
         self.require(self.frame.changes or self.frame.lists_ctes)
-        following = self.tokens[at + 1]
-        self.require(not _is_operand(following))
-        self.require(following != "(" or self.infix or self.previous == "update")
+        self.require(self.infix or self.previous == "update")
+        self.require(not _is_operand(self.tokens[at + 1]))
         return self.go(at + 1, token, infix=False)
 
     def conflict(self, token: str, at: int) -> int:
@@ -400,7 +404,8 @@ class _Walk:
             return at
         at += 1
         while self.tokens[at] != ")":
-            self.require(self.tokens[at].isalnum() or self.tokens[at] == ",")
+            token = self.tokens[at]
+            self.require(token == "," or (token.isalnum() and token not in self.grammar.refused))
             at += 1
         return at + 1
 

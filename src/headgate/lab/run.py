@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from sqlalchemy.engine import URL
@@ -74,9 +75,7 @@ def run_lab(options: LabOptions, console: Console, *, clock: Callable[[], int] =
     with open_server(options.experiments, options.database) as server:
         machine = describe_machine(server.version if server else "")
         with LabProgress(console) as progress:
-            results = tuple(
-                _Runner(experiment, options, server, progress).run() for experiment in options.experiments
-            )
+            results = tuple(_Runner(experiment, options, server, progress).run() for experiment in options.experiments)
         notes = tuple(_notes(options, machine, server))
     return Run(
         schema_version=SCHEMA_VERSION,
@@ -124,6 +123,16 @@ def prepare_site(experiment: Experiment, plan: Plan, server: Postgres | None) ->
 def make_service(experiment: Experiment, arm: Arm, site: Site, *, log: Path, port: int = 0) -> Service:
     """Return the service of an arm, not yet started."""
     return Service(experiment.factory, {**arm.configuration, **site.settings}, log=log, port=port)
+
+
+@contextmanager
+def serve_arm(options: LabOptions, arm: Arm, port: int) -> Iterator[Service]:
+    """Serve an arm of the one experiment in ``options`` as it is served under load. Raises LabError."""
+    [experiment] = options.experiments
+    with open_server(options.experiments, options.database) as server, TemporaryDirectory() as logs:
+        site = prepare_site(experiment, experiment.plan(options.mode, usable_cores()), server)
+        with make_service(experiment, arm, site, log=Path(logs, f"{arm.name}.log"), port=port) as service:
+            yield service
 
 
 class _Runner:

@@ -107,10 +107,10 @@ def add_count_routes(app: FastAPI, engine: Engine, async_engine: AsyncEngine) ->
     async def count_todos_async() -> dict[str, int]:
         async with AsyncSession(async_engine) as session:
             rows = await session.execute(select(STATUS, func.count()).group_by(STATUS))
-            return {status: count for status, count in rows}
+            return dict(rows.all())
 
     @app.get("/count-todos-sync", response_model=None)
     def count_todos_sync() -> dict[str, int]:
         with Session(engine) as session:
             rows = session.execute(select(STATUS, func.count()).group_by(STATUS))
-            return {status: count for status, count in rows}
+            return dict(rows.all())

@@ -1,0 +1,1 @@
+"""The command ``headgate``: one file a subcommand; each parses, calls and prints."""
