@@ -36,7 +36,7 @@ def places(limit: int, kind: str, hold_s: float) -> Ceiling:
 def offered(requests: int, duration_s: float, hold_s: float) -> Ceiling:
     """Return what can be answered of a load at all.
 
-    ``requests`` sent over ``duration_s`` seconds, the last of them answered ``hold_s`` seconds after it was sent.
+    The last of ``requests`` is sent ``duration_s`` seconds after the first, and answered ``hold_s`` seconds later.
     """
     return Ceiling(
         f"offered: {requests} requests ÷ ({duration_s:.3g} s + {hold_s:.3g} s)",

@@ -38,6 +38,12 @@ log = logging.getLogger("headgate.pool")
 CAN_LEASE = "headgate.can_lease"
 """Key in a physical connection's ``info``: the answer to the one question asked of each."""
 
+RETURNED_NS = "headgate.returned_ns"
+"""Key in a physical connection's ``info``: when it was checked in last."""
+
+PING_AFTER_IDLE_NS = 1_000_000_000
+"""With ``pool_pre_ping``, a connection that was idle for less is not pinged again: leases come once a statement."""
+
 EVICTION_TIMEOUT_S = 5.0
 """How long a thread waits for an event loop to close one idle connection for it."""
 
@@ -131,7 +137,16 @@ class _Leasing(QueuePool):
             return
         super()._invalidate(connection, exception, _checkin)
 
+    def _do_get(self) -> ConnectionPoolEntry:
+        record: Any = super()._do_get()
+        if self.enabled and self._pre_ping:
+            idle_ns = self.gate.clock() - record.info.get(RETURNED_NS, -PING_AFTER_IDLE_NS)
+            record.fresh = record.fresh or idle_ns < PING_AFTER_IDLE_NS
+        return record  # type: ignore[no-any-return]
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if self.enabled and self._pre_ping:
+            record.info[RETURNED_NS] = self.gate.clock()
         if not self._is_retired:
             super()._do_return_conn(record)
             return

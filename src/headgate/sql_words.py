@@ -198,14 +198,14 @@ STATEMENTS = _words("select values with insert update delete merge replace")
 """What a statement may begin with, after parentheses."""
 
 _PARENTHESIS = _words(
-    "select distinct all on from where having and or not in exists when then else case between values using",
-    "union intersect except limit group returning",
+    "select distinct all on from where having and or not in when then else case using union intersect except",
+    "limit group returning",
 )
 
 SQLITE_PARENTHESIS = _PARENTHESIS
 
 POSTGRESQL_PARENTHESIS = _PARENTHESIS | _words(
-    "any array asymmetric both default lateral leading offset only placing row some symmetric to trailing",
+    "any array asymmetric both default lateral leading offset only placing some symmetric to trailing",
     "variadic",
     "current_time current_timestamp localtime localtimestamp",
 )
@@ -215,9 +215,10 @@ OPERAND_FOLLOWS = (
     _PARENTHESIS
     | POSTGRESQL_PARENTHESIS
     | _words(
-        "as by cross cube escape filter first full glob groups ilike inner insert is join left like match",
-        "materialized merge natural next outer over overlaps passing range recursive regexp right rollup rows",
-        "set sets similar value with zone",
+        "as between by cross cube escape exists filter first full glob groups ilike inner insert is join left",
+        "like match",
+        "materialized merge natural next outer over overlaps passing range recursive regexp right rollup row rows",
+        "set sets similar value values with zone",
     )
 ) - _words("current_time current_timestamp localtime localtimestamp")
 """Words after which an operand may begin, so that a word and ``(`` there would be a call."""
@@ -317,10 +318,10 @@ def split_text(sql: str, grammar: Grammar) -> list[str]:
         raise UnknownTextError
     if grammar is SQLITE and "pragma_" in text:  # a pragma is a table too, and a table needs no parentheses
         raise UnknownTextError
-    if grammar is POSTGRESQL and "%" in text and any(map(_hides_placeholder, tokens)):
+    if grammar is POSTGRESQL and any(_hides_placeholder(token) for token in tokens if "%" in token):
         raise UnknownTextError
     if "--" in text or "/*" in text:
-        tokens = [token for token in tokens if not _is_comment(token)]
+        tokens = _without_comments(tokens)
     return [*tokens, END, END]
 
 
@@ -337,17 +338,16 @@ def _lower(sql: str) -> str:
     return raw.lower().decode()
 
 
-def _is_comment(token: str) -> bool:
-    if not token.startswith(("--", "/*")):
-        return False
-    if "/*" in token[1:] or not token.isascii():
+def _without_comments(tokens: list[str]) -> list[str]:
+    comments = [token for token in tokens if token.startswith(("--", "/*"))]
+    if any("/*" in comment[1:] or not comment.isascii() for comment in comments):
         raise UnknownTextError  # PostgreSQL nests comments, SQLite does not
-    return True
+    return [token for token in tokens if not token.startswith(("--", "/*"))]
 
 
 def _hides_placeholder(token: str) -> bool:
     """Whether quotes or a comment hold a ``%s``, which a driver that merges on the client would replace."""
-    if token[0] not in "'\"-/" or "%" not in token:
+    if token[0] not in "'\"-/":
         return False
     bare = token.replace("%%", "")
     return any(mark in bare for mark in ("%s", "%b", "%t", "%("))

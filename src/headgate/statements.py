@@ -57,6 +57,7 @@ _NAME: Final = '"'
 _FrameKind = Literal["plain", "cast", "substring", "distinct on", "bracket"]
 _CALL_FRAMES: dict[str, _FrameKind] = {"cast": "cast", "substring": "substring", "overlay": "substring"}
 _LOCKS = (["update"], ["share"], ["no", "key", "update"], ["key", "share"])
+_FRAME_UNITS = ("rows", "range", "groups")
 _TIME_ZONES = (["with", "time", "zone"], ["without", "time", "zone"])
 
 
@@ -179,7 +180,7 @@ class _Walk:
         self.require(len(self.outer) < MAX_DEPTH)
         self.outer.append(self.frame)
         self.frame = _Frame(kind)
-        return self.go(at + 1, "(", infix=False)
+        return self.go(at + 1, "[" if kind == "bracket" else "(", infix=False)
 
     def close_parenthesis(self, token: str, at: int) -> int:
         kind = self.close()
@@ -225,7 +226,8 @@ class _Walk:
         return self.go(at + 1, token, infix=False)
 
     def word_before_parenthesis(self, token: str, at: int) -> int:
-        if (token in self.grammar.functions or token in self.listed) and self.previous != "tablesample":
+        may_be_call = not self.infix and self.previous != "tablesample"
+        if may_be_call and (token in self.grammar.functions or token in self.listed):
             return self.open(at + 1, _CALL_FRAMES.get(token, "plain"))
         self.require(self.is_keyword(token, at))
         if token == "on" and self.previous == "distinct":
@@ -235,6 +237,10 @@ class _Walk:
 
     def is_keyword(self, token: str, at: int) -> bool:
         """Whether ``token`` can here be no name of a function, before ``(``, or of a type, before a literal."""
+        if self.previous == "tablesample":
+            return token in ("bernoulli", "system")
+        if token == "on" and self.previous == "distinct":
+            return self.tokens[at + 1] == "("
         if token in self.grammar.parenthesis:
             return True
         return token in _SOFT_KEYWORDS and _SOFT_KEYWORDS[token](self, at)
@@ -321,7 +327,8 @@ class _Walk:
             frame.changes = self.writes = True
             frame.clause = token
             frame.lists_ctes = False
-        self.require(self.tokens[at + 1] != "(")
+        following = self.tokens[at + 1]
+        self.require(following != "(" and not _is_operand(following))
         return self.go(at + 1, token, infix=False)
 
     def replace(self, token: str, at: int) -> int:
@@ -346,7 +353,7 @@ class _Walk:
     def set_(self, token: str, at: int) -> int:
         """Of an UPDATE, or of ``SEARCH`` and ``CYCLE`` after a common table expression."""
         self.require(self.frame.changes or self.frame.lists_ctes)
-        self.require(self.infix or self.previous == "update")
+        self.require((self.infix and self.previous != ")") or self.previous == "update")
         self.require(not _is_operand(self.tokens[at + 1]))
         return self.go(at + 1, token, infix=False)
 
@@ -471,21 +478,35 @@ def _infix(walk: _Walk, at: int) -> bool:
     return walk.infix
 
 
+def _infix_outside_from(walk: _Walk, at: int) -> bool:
+    # Within FROM the word could be the alias of a function, and what follows its columns and their types.
+    return walk.infix and walk.frame.clause != "from"
+
+
+def _before_operand_or_outside_from(walk: _Walk, at: int) -> bool:
+    return walk.infix and (walk.tokens[at + 1] != "(" or walk.frame.clause != "from")
+
+
 def _in_group_by(walk: _Walk, at: int) -> bool:
     return walk.frame.clause == "group" and walk.previous in ("by", ",")
 
 
 _SOFT_KEYWORDS: dict[str, Callable[[_Walk, int], bool]] = {
-    **dict.fromkeys(("escape", "glob", "ilike", "is", "like", "match", "overlaps", "regexp"), _infix),
-    **dict.fromkeys(("groups", "offset", "passing", "range", "rows", "value"), _infix),
-    **dict.fromkeys(("over", "repeatable"), lambda walk, at: walk.infix and walk.previous == ")"),
+    **dict.fromkeys(("glob", "ilike", "is", "like", "match", "offset", "overlaps", "regexp"), _infix),
+    **dict.fromkeys(("groups", "passing", "range", "rows", "value"), _infix_outside_from),
     **dict.fromkeys(("cube", "rollup"), _in_group_by),
-    **dict.fromkeys(("bernoulli", "system"), _after("tablesample")),
     **dict.fromkeys(("first", "next"), _after("fetch")),
     "by": _after("order", "group", "partition"),
+    "between": lambda walk, at: walk.previous in _FRAME_UNITS or _before_operand_or_outside_from(walk, at),
+    "escape": _before_operand_or_outside_from,
+    "exists": lambda walk, at: not walk.infix,
     "filter": lambda walk, at: walk.tokens[at + 2] == "where",
     "join": lambda walk, at: walk.infix or walk.previous in words.JOIN_SIDES,
+    "over": lambda walk, at: walk.previous == ")" and _infix_outside_from(walk, at),
+    "repeatable": lambda walk, at: walk.infix and walk.previous == ")" and _is_operand(walk.tokens[at + 2]),
+    "row": lambda walk, at: not walk.infix and walk.grammar is POSTGRESQL,
     "sets": _after("grouping"),
+    "values": lambda walk, at: walk.frame.changes or not walk.infix,
     "zone": _after("time"),
 }
 """Keywords that could also be a name, and what shows that they are not."""

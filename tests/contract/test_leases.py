@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import headgate
 from headgate import Overloaded
 from headgate.gate import Gate
 from headgate.lease import VirtualConnection
+from headgate.pool import PING_AFTER_IDLE_NS
 
 from .conftest import Arena, Base, Item
 
@@ -830,6 +832,24 @@ def test_listeners_of_the_pool_and_the_engine_go_on(arena: Arena) -> None:
     assert seen.count("checkout") == seen.count("checkin")
     assert seen[-1] == "commit"
     assert "execute" in seen
+
+
+def test_pre_ping_asks_only_what_has_been_idle(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, pool_pre_ping=True)
+    gate: Gate = engine.pool.gate  # type: ignore[attr-defined]
+    pings: list[Any] = []
+    do_ping = engine.dialect.do_ping
+    engine.dialect.do_ping = lambda dbapi: pings.append(dbapi) or do_ping(dbapi)  # type: ignore[func-returns-value]
+
+    def body(session: Session) -> None:
+        for _ in range(3):
+            session.scalars(select(Item)).all()
+        assert pings == []
+        gate.clock = lambda: time.monotonic_ns() + 2 * PING_AFTER_IDLE_NS
+        session.scalars(select(Item)).all()
+        assert len(pings) == 1
+
+    arena.play(body, engine)
 
 
 def test_reflection_and_ddl_work(arena: Arena) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from headgate.load import client
 from headgate.load.client import connect_word
 from headgate.load.driver import LoadPlan, run_load
 from headgate.load.pacer import Schedule
@@ -250,6 +251,25 @@ async def test_cancelling_leaves_nothing_running() -> None:
         assert not [task for task in asyncio.all_tasks() if "headgate" in repr(task.get_coro())]
         await server.gone()  # closed, not merely forgotten
         assert server.connections == 20
+
+
+async def test_slow_openings_do_not_hold_up_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With most ports of the system in use one connect takes milliseconds; thousands of them took minutes."""
+    loop = asyncio.get_running_loop()
+    create_connection = loop.create_connection
+
+    async def create_slowly(*args: object, **options: object) -> object:
+        time.sleep(0.01)  # noqa: ASYNC251  (it is the loop that is kept busy)
+        return await create_connection(*args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(loop, "create_connection", create_slowly)
+    monkeypatch.setattr(client, "OPENINGS_PER_TURN", 5)
+    started = time.monotonic()
+    async with serving(never) as (_, url):
+        samples = await load(url, *[0] * 400, timeout_s=0.3)
+        assert time.monotonic() - started < 2
+    assert {s.error for s in samples} == {"timeout"}
+    assert max(s.lateness_ns for s in samples) >= 300 * MS  # those that never left are late, not fast
 
 
 async def test_cancelling_before_any_connection_is_made() -> None:

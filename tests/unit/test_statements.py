@@ -414,6 +414,7 @@ POSTGRESQL_READS = rows(
     SELECT 1, 1.5, .5, 1e5, 2., 1.5e3
     SELECT a=-1, b<-1, c*-1, a+-1, a-1, -a FROM t
     SELECT a FROM t WHERE a LIKE 'x%%' AND b NOT LIKE '%%y' ESCAPE '/'
+    SELECT a FROM t JOIN u ON t.a LIKE u.a ESCAPE '/' AND t.b NOT ILIKE (u.b) AND t.c BETWEEN 1 AND 2
     SELECT a FROM t WHERE a LIKE 'x%' AND b ILIKE '%x%' AND c SIMILAR TO '(a|b)%'
     SELECT a FROM t WHERE a=%s AND b=%(b)s AND c>%(c)s::INTEGER[] AND d %% 2 = 0
     SELECT a FROM t WHERE a = $1 AND b = $2::VARCHAR AND c % 2 = 0
@@ -845,6 +846,27 @@ POSTGRESQL_OTHERS = rows(
     SELECT current_timestamp(f(1))
     SELECT a[f(1)] FROM t
     SELECT ARRAY[f(1)]
+    SELECT * FROM [DELETE FROM t RETURNING a]
+    SELECT * FROM t TABLESAMPLE lower(1)
+    SELECT * FROM t TABLESAMPLE ilike (1)
+    SELECT * FROM json_to_record('{}') lower(a my_type)
+    SELECT * FROM json_to_record('{}') over (a my_type)
+    SELECT * FROM json_to_record('{}') row (a my_type)
+    SELECT * FROM json_to_record('{}') values (a my_type)
+    SELECT * FROM json_to_record('{}') between (a my_type)
+    SELECT * FROM json_to_record('{}') exists (a my_type)
+    SELECT * FROM json_to_record('{}') range (a my_type)
+    SELECT * FROM json_to_record('{}') escape (a my_type)
+    SELECT * FROM json_to_record('{}') repeatable (a my_type)
+    SELECT (insert 'x')
+    SELECT (update %s)
+    SELECT by 'x', like 'y', rows 'z'
+    SELECT join $1
+    SELECT a =% b, a %%> = b
+    SELECT a AS f(1)
+    SELECT a AS lower(b)
+    INSERT (a) VALUES (1)
+    UPDATE t SET a = set 'x'
     SELECT * FROM ROWS FROM (f(1))
     SELECT * FROM t TABLESAMPLE f(1)
     SELECT * FROM t TABLESAMPLE system (f(1))

@@ -191,6 +191,15 @@ def choose_arm(name: str | None, options: LabOptions) -> Arm:
     return arms[name]
 
 
+def service_paths(options: LabOptions) -> tuple[str, ...]:
+    """Return every path that the services of the one experiment serve; they differ in their engines alone."""
+    from headgate.lab.machine import usable_cores
+
+    [experiment] = options.experiments
+    arms = experiment.plan(options.mode, usable_cores()).arms
+    return tuple(dict.fromkeys(ask.path for arm in arms for ask in arm.load.asks))
+
+
 def _explain_unknown(kind: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -251,9 +260,9 @@ def _serve(options: LabOptions, arm: Arm, port: int) -> int:
     from headgate.lab.run import serve_arm
 
     with serve_arm(options, arm, port) as service:
-        print(f"{options.experiments[0].name}, arm {arm.name}: {arm.setup}")
-        for ask in arm.load.asks:
-            print(f"{service.url}{ask.path}")
+        print(f"arm {arm.name}: {arm.setup}")
+        for path in service_paths(options):
+            print(f"{service.url}{path}")
         print("Ctrl-C ends it.", flush=True)
         while True:
             time.sleep(_POLL_SECONDS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,7 @@ from headgate.lab.external_postgres import ExternalPostgres
 from headgate.lab.machine import describe_machine, usable_cores
 from headgate.lab.postgres import EmbeddedPostgres, Postgres
 from headgate.lab.progress import LabProgress
+from headgate.lab.report.reading import is_void
 from headgate.lab.results import (
     SCHEMA_VERSION,
     ArmResult,
@@ -39,6 +41,9 @@ from headgate.version import __version__
 
 LOGS = "logs"
 """Folder in the output directory for what the services of a run print."""
+
+MAX_RUNS = 3
+"""How often an arm is run at most until its checks pass; after that it is shown as void."""
 
 BUSY_LOAD = 0.5
 """A load average per core, at the start, above which a run says that the machine was not idle."""
@@ -149,10 +154,10 @@ class _Runner:
 
     def run(self) -> ExperimentResult:
         site = prepare_site(self._experiment, self._plan, self._server)
-        results = [self._run_arm(arm, site) for arm in self._plan.arms]
+        results = [run_until_valid(partial(self._run_once, arm, site)) for arm in self._plan.arms]
         return conclude(self._experiment, self._plan, results)
 
-    def _run_arm(self, arm: Arm, site: Site) -> ArmResult:
+    def _run_once(self, arm: Arm, site: Site) -> ArmResult:
         log = self._logs / f"{self._experiment.name}-{arm.name}.log"
         with make_service(self._experiment, arm, site, log=log) as service:
             holds = {path: _warm_up(arm, path, service, log) for path in dict.fromkeys(arm.warm_up)}
@@ -191,6 +196,17 @@ class _Runner:
             )
             update(len(result.samples))
         return result
+
+
+def run_until_valid(run_once: Callable[[], ArmResult]) -> ArmResult:
+    """Run an arm again while its checks fail, ``MAX_RUNS`` times at most; the result's parameters say how often.
+
+    The checks look at the generator alone, so this favours no result.
+    """
+    result, runs = run_once(), 1
+    while is_void(result) and runs < MAX_RUNS:
+        result, runs = run_once(), runs + 1
+    return replace(result, parameters={**result.parameters, "runs": runs})
 
 
 def _target(ask: Ask, service: Service) -> Target:

@@ -21,6 +21,10 @@ from headgate.load.target import Origin, Request
 OnDone = Callable[[Exchange, int, str], None]
 """Called once for each request: the exchange, when it ended, and the error word (empty: answered)."""
 
+OPENINGS_PER_TURN = 50
+"""Connections opened in one turn of the event loop. With half of the system's ports in use, Linux takes a
+millisecond and more to find a free one: opening all that are wanted would keep timeouts and answers waiting."""
+
 _CONNECT_WORDS = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -67,6 +71,7 @@ class Client:
         self._idle: defaultdict[Origin, dict[Connection, None]] = defaultdict(dict)
         self._open: set[Connection] = set()  # what counts against the limit
         self._live: set[Connection] = set()  # and those still closing
+        self._to_open: deque[Connection] = deque()
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self._waiting: deque[Exchange] = deque()
@@ -102,6 +107,8 @@ class Client:
         self._waiting.clear()
         for connection in list(self._live):
             connection.abort()
+        while self._to_open:
+            self._bury(self._to_open.popleft())
         await self._all_gone.wait()
 
     # Called by connections.
@@ -153,6 +160,21 @@ class Client:
         self._open.add(connection)
         self._live.add(connection)
         self._all_gone.clear()
+        self._to_open.append(connection)
+        if len(self._to_open) == 1:
+            self._loop.call_soon(self._open_some)
+
+    def _open_some(self) -> None:
+        for _ in range(min(OPENINGS_PER_TURN, len(self._to_open))):
+            self._start_opening(self._to_open.popleft())
+        if self._to_open:
+            self._loop.call_soon(self._open_some)
+
+    def _start_opening(self, connection: Connection) -> None:
+        exchange = connection.exchange
+        if exchange is None:  # it timed out before its turn came
+            self._bury(connection)
+            return
         connection.opening = self._loop.create_task(self._open_connection(connection, exchange))
         connection.opening.add_done_callback(lambda _: self._on_opening_ended(connection))
 
@@ -258,6 +280,8 @@ class Client:
 
     def _time_out(self, exchange: Exchange) -> None:
         connection, exchange.connection = exchange.connection, None
+        if connection is not None and connection.is_queued:
+            exchange.started_ns = self._clock()  # it never left: all its time was the generator's lateness
         self._finish(exchange, "timeout")
         if connection is not None:
             self._drop(connection)

@@ -91,6 +91,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None
 
+    @property
+    def is_queued(self) -> bool:
+        """Not even its opening has begun."""
+        return self._transport is None and self.opening is None
+
     def start(self, exchange: Exchange) -> None:
         """Send a request on an open, idle connection."""
         assert self._transport is not None

@@ -141,6 +141,7 @@ def plan_sleep(mode: Mode, cores: int) -> Plan:
 def _plan_arm(case: Case, scale: Scale) -> Arm:
     lease = "; headgate.lease(engine)" if case.stack == "headgate" else ""
     driver = "asyncpg" if case.path.startswith("/async") else "psycopg"
+    load = _load(case.path, scale)
     return Arm(
         name=case.name,
         title=case.title,
@@ -152,9 +153,9 @@ def _plan_arm(case: Case, scale: Scale) -> Arm:
             "pool_timeout_s": scale.timeout_s,
         },
         parameters={"path": case.path, "driver": driver, "pool_size": 5, "max_overflow": 10},
-        load=_load(case.path, scale),
+        load=load,
         warm_up=(case.path,),
-        ceilings=lambda holds: _ceilings(case, scale),
+        ceilings=lambda holds: _ceilings(case, load, scale),
         published=_published(case),
     )
 
@@ -168,9 +169,10 @@ def _load(path: str, scale: Scale) -> Load:
     )
 
 
-def _ceilings(case: Case, scale: Scale) -> Sequence[Ceiling]:
+def _ceilings(case: Case, load: Load, scale: Scale) -> Sequence[Ceiling]:
+    last_s = load.schedule.offsets_ns[-1] / pacer.NS_PER_S
     held = (places(limit, kind, scale.sleep_s) for limit, kind in case.held)
-    return (offered(REQUESTS, scale.duration_s, scale.sleep_s), *held)
+    return (offered(REQUESTS, last_s, scale.sleep_s), *held)
 
 
 def _published(case: Case) -> Published | None:
