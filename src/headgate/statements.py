@@ -429,6 +429,7 @@ def _is_name(token: str) -> bool:
 
 
 def _is_operand(token: str) -> bool:
+    """A literal, number or placeholder; in SQLite, which has no typed literals, it need not know them all."""
     return token[0] in "'$0123456789" or (token[0] == "%" and token[-1] in "sbt")
 
 
@@ -514,8 +515,10 @@ _SOFT_KEYWORDS: dict[str, Callable[[_Walk, int], bool]] = {
 
 def _is_savepoint(tokens: list[str]) -> bool:
     """``SAVEPOINT a``, ``RELEASE [SAVEPOINT] a``, ``ROLLBACK TO [SAVEPOINT] a``."""
-    *command, name = [token for token in tokens if token not in (END, ";")] or [""]
-    return " ".join(command) in _SAVEPOINT_COMMANDS and name != "" and _is_name(name)
+    said = tokens[: tokens.index(END)]
+    if said[-1:] == [";"]:
+        said.pop()
+    return " ".join(said[:-1]) in _SAVEPOINT_COMMANDS and _is_name(said[-1])
 
 
 _SAVEPOINT_COMMANDS = (

@@ -195,6 +195,22 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_a_server_that_dies_under_a_run_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Mortal(EmbeddedPostgres):
+        def create_database(self) -> str:
+            name = super().create_database()
+            self.end()
+            return name
+
+    monkeypatch.setattr(headgate.lab.run, "EmbeddedPostgres", Mortal)
+    assert main(["lab", "sleep", "--output", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"headgate: PostgreSQL does not answer any more: .*; run the lab again\n", err)
+    assert not list(tmp_path.iterdir())
+
+
 # serve.
 
 

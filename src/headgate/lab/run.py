@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from rich.console import Console
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 from headgate.errors import LabError
 from headgate.lab.activity import ActivityObserver
@@ -113,7 +115,11 @@ def open_server(experiments: Sequence[Experiment], database: str | None) -> Iter
         yield None
         return
     with ExternalPostgres(database) if database else EmbeddedPostgres() as server:
-        yield server
+        try:
+            yield server
+        except (psycopg.OperationalError, OperationalError) as error:
+            cause = error.orig if isinstance(error, OperationalError) else error
+            raise LabError(f"PostgreSQL does not answer any more: {cause}; run the lab again") from None
 
 
 def prepare_site(experiment: Experiment, plan: Plan, server: Postgres | None) -> Site:

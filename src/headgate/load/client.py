@@ -268,7 +268,7 @@ class Client:
         remaining_ns = self._options.timeout_ns
         expired = []
         for exchange in self._in_flight:
-            remaining_ns = exchange.started_ns + self._options.timeout_ns - now_ns
+            remaining_ns = exchange.handed_ns + self._options.timeout_ns - now_ns
             if remaining_ns > 0:
                 break
             expired.append(exchange)

@@ -16,14 +16,27 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Exchange:
-    """One request on its way: what is asked, and what is known of the answer so far."""
+    """One request on its way: what is asked, and what is known of the answer so far.
 
-    __slots__ = ("body", "bytes_in", "connection", "index", "request", "retried", "started_ns", "status")
+    ``handed_ns`` is when the client got it, ``started_ns`` when the client first did something about it.
+    """
 
-    def __init__(self, index: int, request: Request, started_ns: int) -> None:
+    __slots__ = (
+        "body",
+        "bytes_in",
+        "connection",
+        "handed_ns",
+        "index",
+        "request",
+        "retried",
+        "started_ns",
+        "status",
+    )
+
+    def __init__(self, index: int, request: Request, handed_ns: int) -> None:
         self.index = index
         self.request = request
-        self.started_ns = started_ns
+        self.handed_ns = self.started_ns = handed_ns
         self.connection: Connection | None = None
         self.retried = False
         self.status = 0
