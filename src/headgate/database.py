@@ -29,6 +29,10 @@ DRIVERS = {
     "sqlite+pysqlite": ("sqlite+aiosqlite", ("sqlite+pysqlite",)),
     "sqlite+aiosqlite": ("sqlite+aiosqlite", ("sqlite+pysqlite",)),
 }
+ASYNCPG_ONLY = frozenset(
+    {"command_timeout", "prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size"}
+)
+LIBPQ_WORDS = {"ssl": "sslmode", "timeout": "connect_timeout"}
 MODULES = {"psycopg": "psycopg", "psycopg2": "psycopg2", "asyncpg": "asyncpg", "aiosqlite": "aiosqlite"}
 
 
@@ -75,7 +79,7 @@ class Database:
             _require_some_driver(self.url)
 
     def __repr__(self) -> str:
-        return f"<Database {self.name!r} {self.url.render_as_string(hide_password=True)}>"
+        return f"<Database {self.name!r} {_shown(self.url)}>"
 
     # engines
 
@@ -124,7 +128,7 @@ class Database:
         return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if _is_in_memory(url) else None
 
     def _url_for(self, driver: str, *, taken_by: str) -> URL:
-        url = self.url.set(drivername=driver)
+        url = _translate(self.url, driver)
         if _is_in_memory(url) and taken_by in self.__dict__:
             raise ConfigError(
                 f"database {self.name!r}: an in-memory SQLite database lives in one connection, and db.{taken_by} "
@@ -194,7 +198,7 @@ class Database:
         except (SQLAlchemyError, OSError) as error:
             cause = error.__cause__ or error
             raise ConfigError(
-                f"database {self.name!r} at {self.url.render_as_string(hide_password=True)} does not answer: "
+                f"database {self.name!r} at {_shown(self.url)} does not answer: "
                 f"{_first_line(cause)}. Is the server running, and are host, port, user and password right?"
             ) from None
 
@@ -212,7 +216,10 @@ class Database:
 
 def _parse(source: object) -> URL:
     if not isinstance(source, str | URL):
-        raise ConfigError(f"Database({source!r}) cannot work: give a URL, an Engine or an AsyncEngine")
+        # The type alone: the value may hold a password.
+        raise ConfigError(
+            f"Database(<{type(source).__name__}>) cannot work: give a URL as str, an Engine or an AsyncEngine"
+        )
     try:
         url = make_url(source)
     except (ArgumentError, ValueError):
@@ -261,6 +268,19 @@ def _require_some_driver(url: URL) -> None:
         return
     packages = " or ".join(dict.fromkeys(driver.partition("+")[2] for driver in wanted))
     raise ConfigError(f"no driver for {url.drivername}:// is installed: pip install {packages}")
+
+
+def _translate(url: URL, driver: str) -> URL:
+    """The same database for another driver: asyncpg's own query options mean nothing to libpq."""
+    if url.drivername == driver or driver == "postgresql+asyncpg":
+        return url.set(drivername=driver)
+    query = {LIBPQ_WORDS.get(key, key): value for key, value in url.query.items() if key not in ASYNCPG_ONLY}
+    return url.set(drivername=driver, query=query)
+
+
+def _shown(url: URL) -> str:
+    """A URL without its password, and without its query, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _is_in_memory(url: URL) -> bool:

@@ -7,7 +7,9 @@ adapter for the async ones. Its status is the truth about transactions; no flag 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 import sqlite3
 import time
 from contextlib import suppress
@@ -30,7 +32,7 @@ WEAK_DEFAULTS = frozenset({"read committed", "read uncommitted"})
 PSYCOPG_READ_COMMITTED = 2  # psycopg.IsolationLevel: READ_UNCOMMITTED is 1, REPEATABLE_READ 3
 
 FINISHED_CURSOR_ATTRIBUTES = frozenset(
-    {"format", "itersize", "messages", "pgresult", "row_factory", "rownumber", "statusmessage", "_rows"}
+    {"format", "itersize", "messages", "pgresult", "row_factory", "rownumber", "statusmessage"}
 )
 """What may be asked of a finished driver cursor without reaching its connection."""
 
@@ -74,6 +76,14 @@ class Driver(Protocol):
         """Detach a buffered cursor from its connection, so that closing it later does not touch it."""
         ...
 
+    def abort(self, dbapi: Any) -> int | None:
+        """End an idle connection at once, from any thread, with or without an event loop.
+
+        Returns a descriptor that becomes readable when the server has let go of it, to be closed by the caller;
+        None if there is no server.
+        """
+        ...
+
     def is_stale_plan(self, error: Exception) -> bool:
         """True if the server refused a cached plan before running it; the next attempt plans anew."""
         ...
@@ -101,7 +111,7 @@ class _Psycopg:
         pgconn = self.raw(dbapi).pgconn
         # An idle server has nothing to say: what can be read is a notice, or a farewell and then the end.
         for _ in range(MAX_LAST_WORDS):
-            if pgconn.status != CONNECTION_OK or not _has_input(pgconn.socket):
+            if pgconn.status != CONNECTION_OK or not has_input(pgconn.socket):
                 break
             with suppress(Exception):  # psycopg may be absent here; libpq's status tells the same
                 pgconn.consume_input()
@@ -125,6 +135,12 @@ class _Psycopg:
 
     def finish(self, cursor: Any) -> None:
         pass
+
+    def abort(self, dbapi: Any) -> int | None:
+        pgconn = self.raw(dbapi).pgconn
+        descriptor = os.dup(pgconn.socket)
+        pgconn.finish()
+        return descriptor
 
     def is_stale_plan(self, error: Exception) -> bool:
         return getattr(error, "sqlstate", None) == "0A000" and "cached plan" in str(error)
@@ -152,7 +168,7 @@ class _Asyncpg:
     def has_ended(self, dbapi: Any) -> bool:
         raw = dbapi._connection
         for _ in range(MAX_LAST_WORDS):
-            if raw.is_closed() or not _has_input(raw._transport.get_extra_info("socket").fileno()):
+            if raw.is_closed() or not has_input(_descriptor(raw)):
                 break
             # The loop has not come round yet to read what the server said while the connection was idle.
             await_only(asyncio.sleep(0))
@@ -175,6 +191,16 @@ class _Asyncpg:
     def finish(self, cursor: Any) -> None:
         pass
 
+    def abort(self, dbapi: Any) -> int | None:
+        # Its loop may be another thread's, stopped or closed: the server is told past it.
+        raw = dbapi._connection
+        twin = socket.socket(fileno=os.dup(_descriptor(raw)))
+        with suppress(OSError):
+            twin.shutdown(socket.SHUT_WR)
+        with suppress(RuntimeError):  # the loop is closed, so it has nothing to clean up
+            raw._loop.call_soon_threadsafe(raw.terminate)
+        return twin.detach()
+
     def is_stale_plan(self, error: Exception) -> bool:
         return type(error).__name__ == "InvalidCachedStatementError"
 
@@ -196,6 +222,10 @@ class _Sqlite:
         return not self.raw(dbapi).in_transaction
 
     def is_dead(self, dbapi: Any) -> bool:
+        try:
+            self.is_idle(dbapi)
+        except (sqlite3.ProgrammingError, ValueError):  # closed: by sqlite3's word, by aiosqlite's
+            return True
         return False
 
     def has_ended(self, dbapi: Any) -> bool:
@@ -218,6 +248,10 @@ class _Sqlite:
     def finish(self, cursor: Any) -> None:
         pass
 
+    def abort(self, dbapi: Any) -> int | None:
+        self.raw(dbapi).close()
+        return None
+
     def is_stale_plan(self, error: Exception) -> bool:
         return False
 
@@ -239,13 +273,22 @@ class _Aiosqlite(_Sqlite):
         if close is not None:
             await_only(close())
 
+    def abort(self, dbapi: Any) -> int | None:
+        dbapi._connection.stop()
+        return None
 
-def _has_input(descriptor: int) -> bool:
+
+def _descriptor(connection: Any) -> int:
+    return int(connection._transport.get_extra_info("socket").fileno())
+
+
+def has_input(descriptor: int, timeout_ms: int = 0) -> bool:
+    """Tell whether a socket can be read without waiting, which its end is, too."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return bool(select.select([descriptor], [], [], timeout_ms / 1000)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(timeout_ms))
 
 
 def _default_isolation(driver: Driver, dbapi: Any) -> str:

@@ -21,11 +21,11 @@ class LabError(HeadgateError):
     """The lab cannot run; the message is one line that names the value and the remedy."""
 
 
-class LeaseError(HeadgateError, sqlalchemy.exc.InvalidRequestError):
-    """A leased connection was asked for something that only a held connection can give."""
+class LeaseError(HeadgateError, sqlalchemy.exc.InvalidRequestError, sqlalchemy.exc.DontWrapMixin):
+    """A leased connection was asked for something that it cannot give, or not here."""
 
 
-class Overloaded(HeadgateError, sqlalchemy.exc.TimeoutError):  # noqa: N818  # the field's word for it
+class Overloaded(HeadgateError, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.DontWrapMixin):  # noqa: N818  # the field's word for it
     """No connection was granted: refused at once (shed) or after waiting (dropped).
 
     Also a ``sqlalchemy.exc.TimeoutError``, so code that already catches the pool's timeout keeps working.

@@ -67,11 +67,11 @@ class _TaskWaiter:
         self.granted = False
 
     def wake(self) -> bool:
-        if self.thread == threading.get_ident():
-            self._resolve()
-            return True
         try:
-            self.loop.call_soon_threadsafe(self._resolve)
+            if self.thread == threading.get_ident():
+                self._resolve()
+            else:
+                self.loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # the waiter's loop has been closed: nobody is left to take the permit
             return False
         return True
@@ -89,7 +89,7 @@ class _GateLock:
 
     __slots__ = ("_lock", "_pass_on", "_returned")
 
-    def __init__(self, returned: deque[int], pass_on: Callable[[], None]) -> None:
+    def __init__(self, returned: deque[int | None], pass_on: Callable[[], None]) -> None:
         self._lock = threading.Lock()
         self._returned = returned
         self._pass_on = pass_on
@@ -134,7 +134,8 @@ class Gate:
         self._line: WaitingLine[_Waiter] = WaitingLine(
             max_pending=options.max_pending, max_wait_ns=round(options.max_wait * 1e9)
         )
-        self._returned: deque[int] = deque()  # use times of permits given back and not yet passed on
+        # What has been given back and not dealt with yet: the use time of a permit, None for a place.
+        self._returned: deque[int | None] = deque()
         self._lock = _GateLock(self._returned, self._pass_on_returned)
         self._in_use = 0
         self._places = 0
@@ -244,6 +245,9 @@ class Gate:
     def _pass_on_returned(self) -> None:
         while self._returned:
             use_ns = self._returned.popleft()
+            if use_ns is None:
+                self._places -= 1
+                continue
             if use_ns:
                 self._mean_use_ns = smooth(self._mean_use_ns, use_ns)
             if not self._hand_over():
@@ -267,15 +271,16 @@ class Gate:
     def take_place_nowait(self) -> bool:
         """Count one more open connection, if the budget allows it."""
         with self._lock:
+            self._pass_on_returned()
             if self._places >= self.connections:
                 return False
             self._places += 1
             return True
 
     def give_place(self) -> None:
-        """Count one open connection less."""
-        with self._lock:
-            self._places -= 1
+        """Count one open connection less; safe from anywhere, as ``release`` is."""
+        self._returned.append(None)
+        self._lock.drain()
 
     # what people see
 

@@ -43,6 +43,10 @@ class Lessor(Protocol):
 
     driver: Driver
     proof: StatementProof
+    cursor_type: type | None
+    """The class of the driver's cursors, known from the pool's first connection on."""
+
+    def current(self) -> Lessor: ...
 
     def acquire_lease(self) -> Lease: ...
 
@@ -82,8 +86,9 @@ class Lease:
         # Its session was forgotten. SQLAlchemy's own finalizer resets or ends the connection as soon as the
         # fairy is let go; only then may somebody else have the permit.
         if self.fairy is not None:
+            is_detached = self.fairy.is_detached
             self.fairy = None
-            self.on_lost(self)
+            self.on_lost(self, is_detached)
 
 
 class TaskLock:
@@ -217,8 +222,8 @@ class VirtualConnection(PoolProxiedConnection):
         if self._lease is None:
             if self._closed:
                 raise InvalidRequestError("This connection is closed")
-            lease = self._pool.acquire_lease()
-            self._lease = lease
+            self._pool = self._pool.current()
+            self._lease = lease = self._pool.acquire_lease()
             if not lease.can_lease:
                 self._keep(lease, Hold.TAINTED)
         return self._lease
@@ -260,6 +265,11 @@ class VirtualConnection(PoolProxiedConnection):
                 "so that the connection stays."
             )
         return cursor.on(self._escape())
+
+    def may_have(self, name: str) -> bool:
+        """False if the driver's cursors are known to have no such attribute."""
+        known = self._pool.cursor_type
+        return known is None or hasattr(known, name)
 
     def pin(self) -> None:
         """Keep one physical connection from here to the end of the transaction."""
@@ -466,10 +476,10 @@ class VirtualCursor:
     def on(self, lease: Lease) -> Any:
         """The driver's cursor on this lease's connection."""
         if self._lease is not lease:
-            self._real = real = lease.dbapi.cursor()
+            self._real = lease.dbapi.cursor()
             self._lease = lease
-            for name, value in self.__dict__.items():
-                setattr(real, name, value)
+        for name, value in self.__dict__.items():
+            setattr(self._real, name, value)
         return self._real
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
@@ -515,6 +525,17 @@ class VirtualCursor:
         return None if self._real is None else self._real.description
 
     @property
+    def arraysize(self) -> int:
+        """DBAPI: how many rows ``fetchmany`` gives by default."""
+        return int(self.__dict__.get("arraysize", 1) if self._real is None else self._real.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        self.__dict__["arraysize"] = value
+        if self._real is not None:
+            self._real.arraysize = value
+
+    @property
     def rowcount(self) -> int:
         """DBAPI: rows found or changed; -1 before execute."""
         return -1 if self._real is None else self._real.rowcount
@@ -523,6 +544,11 @@ class VirtualCursor:
     def lastrowid(self) -> Any:
         """DBAPI: the key of the row inserted last, where the driver knows it."""
         return None if self._real is None else self._real.lastrowid
+
+    @property
+    def connection(self) -> VirtualConnection:
+        """DBAPI: the connection this cursor was made on."""
+        return self._owner
 
     def _executed(self) -> Any:
         return self._owner.escaping_cursor(self) if self._real is None else self._real
@@ -537,7 +563,8 @@ class VirtualCursor:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        # Instrumentation asks for attributes that may be there or not; that must not cost a connection.
+        if name.startswith("_") or not self._owner.may_have(name):
             raise AttributeError(name)
         if self._real is None or name not in FINISHED_CURSOR_ATTRIBUTES:
             return getattr(self._owner.escaping_cursor(self), name)

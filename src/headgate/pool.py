@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 import weakref
 from collections import Counter
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -27,13 +29,15 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
 from headgate.config import GateOptions, LeaseOptions, is_switched_off
-from headgate.drivers import Driver, driver_for
+from headgate.drivers import Driver, driver_for, has_input
 from headgate.errors import ConfigError, LeaseError
 from headgate.gate import Gate
 from headgate.lease import Lease, TaskLock, VirtualConnection
 from headgate.statements import StatementProof
 
 log = logging.getLogger("headgate.pool")
+
+OUR_ARGUMENTS = ("gate", "lease_options")
 
 CAN_LEASE = "headgate.can_lease"
 """Key in a physical connection's ``info``: the answer to the one question asked of each."""
@@ -44,12 +48,31 @@ RETURNED_NS = "headgate.returned_ns"
 PING_AFTER_IDLE_NS = 1_000_000_000
 """With ``pool_pre_ping``, a connection that was idle for less is not pinged again: leases come once a statement."""
 
-EVICTION_TIMEOUT_S = 5.0
-"""How long a thread waits for an event loop to close one idle connection for it."""
+END_TIMEOUT_MS = 100
+"""How long a server may take to let go of a connection that was ended; it takes one or two."""
+
+PLACE_PAUSE_S = 0.002
+PLACE_ATTEMPTS = 2500
+"""Closing takes milliseconds; whoever needs the place comes back that often, five seconds in all."""
 
 
 class _Leasing(QueuePool):
     """What the two pools share; they differ in who waits and how."""
+
+    driver: Driver
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Where Headgate does not lease at all, the pool is SQLAlchemy's own."""
+        driver = driver_for(kwargs.get("dialect"))
+        options = kwargs.get("lease_options") or LeaseOptions()
+        if driver is not None and options.enabled and not is_switched_off():
+            pool = super().__new__(cls)
+            pool.driver = driver
+            return pool
+        if driver is None:
+            log.info("connections are not leased: Headgate knows psycopg, asyncpg, sqlite3 and aiosqlite")
+        stock = AsyncAdaptedQueuePool if cls._is_asyncio else QueuePool
+        return stock(*args, **{name: value for name, value in kwargs.items() if name not in OUR_ARGUMENTS})
 
     def __init__(
         self,
@@ -66,22 +89,17 @@ class _Leasing(QueuePool):
         self.options = lease_options or LeaseOptions()
         self.gate = gate or Gate(_gate_options(pool_size, max_overflow, timeout))
         self.gate.describe_holders = self._describe_holders
+        self.cursor_type: type | None = None
         self._leases: dict[int, weakref.ref[Lease]] = {}
+        self._open: set[int] = set()  # identities of the connections that have a place
+        self._successor: _Leasing | None = None
         self._kin: list[weakref.ref[_Leasing]] = []
         self._is_initialized = False
-        self._is_retired = False
         self._has_told_why_not = False
-        driver = driver_for(kw.get("dialect"))
-        self.enabled = self.options.enabled and not is_switched_off() and driver is not None
-        if driver is None:
-            self._tell_why_not("Headgate leases psycopg, asyncpg, sqlite3 and aiosqlite connections only")
-        else:
-            self.driver: Driver = driver
-            self.proof = StatementProof(driver.family, read_functions=self.options.read_functions)
-        if self.enabled:
-            # Every lease ends with a check-in: an overflow that is closed then would connect once a statement.
-            pool_size, max_overflow = self.gate.connections, 0
-        super().__init__(creator, pool_size, max_overflow, timeout, use_lifo, **kw)
+        self.proof = StatementProof(self.driver.family, read_functions=self.options.read_functions)
+        # Every lease ends with a check-in: an overflow that is closed then would connect once a statement.
+        # The bound is the gate's; SQLAlchemy's queue must never make anybody wait for it.
+        super().__init__(creator, self.gate.connections, -1, timeout, use_lifo, **kw)
 
     # SQLAlchemy's side
 
@@ -90,26 +108,65 @@ class _Leasing(QueuePool):
 
         The very first one of a pool connects at once, because SQLAlchemy learns about the server there.
         """
-        if not self.enabled:
-            return super().connect()
         if not self._is_initialized:
-            self.release_lease(self.acquire_lease())
-            self._is_initialized = True
+            self._initialize()
         return VirtualConnection(self)
+
+    def _initialize(self) -> None:
+        lease = self.acquire_lease()
+        try:
+            cursor = lease.dbapi.cursor()
+            self.cursor_type = type(cursor)
+            cursor.close()
+        finally:
+            self.release_lease(lease)
+        self._is_initialized = True
 
     def recreate(self) -> Any:
         """A new pool of the same kind over the same gate, as ``Engine.dispose`` asks for.
 
         What is still leased from the old one counts against the budget until it comes back and is closed.
         """
-        self._is_retired = True
-        for _ in range(self.checkedin()):  # dispose(close=False) abandons them, e.g. in a forked child
-            self.gate.give_place()
+        for record in self._drain():  # dispose(close=False) abandons them, e.g. in a forked child
+            self._give_place(record.dbapi_connection)
         new = self._like(self, gate=self.gate, lease_options=self.options)
-        new._is_initialized = self._is_initialized
+        new._is_initialized, new.cursor_type = self._is_initialized, self.cursor_type
         for other in self.kin():
             unite(new, other)
+        self._successor = new
         return new
+
+    def dispose(self) -> None:
+        """Close what is idle; what is leased is closed when it comes back."""
+        records = self._drain()
+        try:
+            while records:
+                records.pop().close()
+        finally:
+            for record in records:  # interrupted: the driver closes them when they are collected
+                self._give_place(record.dbapi_connection)
+
+    def _drain(self) -> list[ConnectionPoolEntry]:
+        """Take everything out of SQLAlchemy's queue at once, so that nobody is handed what is about to be closed."""
+        records = []
+        while (record := self._take_idle()) is not None:
+            records.append(record)
+        return records
+
+    def _take_idle(self) -> ConnectionPoolEntry | None:
+        try:
+            record = self._pool.get(False)
+        except (Empty, IndexError):  # IndexError: asyncio's queue, emptied by another thread between two steps
+            return None
+        self._dec_overflow()
+        return record
+
+    def current(self) -> _Leasing:
+        """This pool, or the one that ``Engine.dispose`` has put in its place."""
+        pool = self
+        while pool._successor is not None:
+            pool = pool._successor
+        return pool
 
     @classmethod
     def _like(cls, pool: QueuePool, **kw: Any) -> Any:
@@ -139,15 +196,15 @@ class _Leasing(QueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         record: Any = super()._do_get()
-        if self.enabled and self._pre_ping:
+        if self._pre_ping:
             idle_ns = self.gate.clock() - record.info.get(RETURNED_NS, -PING_AFTER_IDLE_NS)
             record.fresh = record.fresh or idle_ns < PING_AFTER_IDLE_NS
-        return record  # type: ignore[no-any-return]
+        return cast(ConnectionPoolEntry, record)
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if self.enabled and self._pre_ping:
+        if self._pre_ping:
             record.info[RETURNED_NS] = self.gate.clock()
-        if not self._is_retired:
+        if self._successor is None:
             super()._do_return_conn(record)
             return
         try:
@@ -161,14 +218,11 @@ class _Leasing(QueuePool):
 
     def overflow(self) -> int:
         """Open connections beyond ``pool_size``; negative while there are fewer."""
-        return self._open_count() - self._asked_size
+        return len(self._open) - self._asked_size
 
     def checkedout(self) -> int:
         """Physical connections that are leased now; virtual ones that hold nothing don't count."""
-        return self._open_count() - self.checkedin()
-
-    def _open_count(self) -> int:
-        return self._pool.maxsize + self._overflow
+        return len(self._leases)
 
     # leases
 
@@ -226,15 +280,14 @@ class _Leasing(QueuePool):
         fairy, lease.fairy = lease.fairy, None
         if fairy is None:
             return
+        is_detached = fairy.is_detached
         try:
-            if lease.is_suspect:
+            if lease.is_suspect or self.driver.is_dead(lease.dbapi):
                 fairy.invalidate()
             else:
-                must_close = fairy.is_detached and self._drops_unclosed()
                 is_idle = self.driver.is_idle(lease.dbapi)
                 fairy._close_special(transaction_reset=is_idle)
-                if must_close:
-                    self._close_connection(lease.dbapi)
+            self._close_detached(lease, is_detached)
         finally:
             self._take_back_permit(lease)
 
@@ -243,24 +296,27 @@ class _Leasing(QueuePool):
         fairy, lease.fairy = lease.fairy, None
         if fairy is None:
             return
+        is_detached = fairy.is_detached
         try:
             fairy.invalidate(error)
+            self._close_detached(lease, is_detached)
         finally:
             self._take_back_permit(lease)
+
+    def _close_detached(self, lease: Lease, is_detached: bool) -> None:
+        # SQLAlchemy lets go of some detached connections without closing them; they would keep their place.
+        if is_detached and id(lease.dbapi) in self._open:
+            self._close_connection(lease.dbapi)
 
     def _take_back_permit(self, lease: Lease) -> None:
         self._leases.pop(id(lease), None)
         self.gate.release(self.gate.clock() - lease.acquired_ns)
 
-    def _take_back_lost(self, lease: Lease) -> None:
-        if self._drops_unclosed():
-            self.gate.give_place()  # the driver closes it when it is collected
-        self._take_back_permit(lease)
-
-    def _drops_unclosed(self) -> bool:
-        """SQLAlchemy lets go of forgotten and detached connections of such drivers without closing them."""
+    def _take_back_lost(self, lease: Lease, is_detached: bool) -> None:
         dialect: Any = self._dialect
-        return bool(dialect.is_async and not dialect.has_terminate)
+        if is_detached or (dialect.is_async and not dialect.has_terminate):
+            self._give_place(lease.dbapi)  # nobody has closed it; the driver does when it is collected
+        self._take_back_permit(lease)
 
     def wait_for_permit(self) -> None:
         """Take a permit from the gate, waiting as this kind of pool waits."""
@@ -271,7 +327,9 @@ class _Leasing(QueuePool):
         return threading.RLock()
 
     def _describe_holders(self) -> str:
-        leases = [ref() for ref in list(self._leases.values())]  # one step: other threads lease meanwhile
+        pools = (self, *self.kin())
+        # list(): in one step, because other threads lease meanwhile.
+        leases = [ref() for pool in pools for ref in list(pool._leases.values())]
         sites = Counter(lease.site for lease in leases if lease is not None and lease.site)
         return ", ".join(f"{site} ({count})" for site, count in sites.most_common(5))
 
@@ -279,16 +337,16 @@ class _Leasing(QueuePool):
 
     def _should_wrap_creator(self, creator: Any) -> Any:
         create = super()._should_wrap_creator(creator)
-        if not self.enabled:
-            return create
 
         def create_in_a_place(rec: ConnectionPoolEntry) -> Any:
             self._take_place()
             try:
-                return create(rec)
+                connection = create(rec)
             except BaseException:
                 self.gate.give_place()
                 raise
+            self._open.add(id(connection))
+            return connection
 
         return create_in_a_place
 
@@ -296,36 +354,64 @@ class _Leasing(QueuePool):
         try:
             super()._close_connection(connection, terminate=terminate)
         finally:
-            if self.enabled:
-                self.gate.give_place()
+            self._give_place(connection)
+
+    def _give_place(self, connection: Any) -> None:
+        # By identity: a close that was interrupted is tried again, and must not give a second place.
+        try:
+            self._open.remove(id(connection))
+        except KeyError:
+            return
+        self.gate.give_place()
 
     def _take_place(self) -> None:
-        """Find room for one more connection; an idle one of the other kind is closed if need be."""
-        while not self.gate.take_place_nowait():
-            if not any(pool.evict_idle() for pool in (*self.kin(), self)):
-                raise LeaseError(
-                    f"database {self.gate.name!r}: all {self.gate.connections} connections of the budget are open "
-                    "and none is idle.\nRemedies: 1. close detached connections. 2. raise connections=."
-                )
+        """Find room for one more connection; an idle one of either kind is ended if need be.
+
+        Whoever has a permit finds a place: what is open and not idle is on its way from one state to the other.
+        """
+        for _ in range(PLACE_ATTEMPTS):
+            if self.gate.take_place_nowait():
+                return
+            if not any(pool.evict_idle(self.wait_for_end) for pool in (*self.kin(), self)):
+                self.pause(PLACE_PAUSE_S)
+        raise LeaseError(
+            f"database {self.gate.name!r}: all {self.gate.connections} connections of the budget are open "
+            f"and none became idle within {PLACE_ATTEMPTS * PLACE_PAUSE_S:.0f} s.\n"
+            f"State: {self.gate!r}.\nHeld by: {self._describe_holders() or 'unknown'}.\n"
+            "Remedies: 1. close detached connections. 2. raise connections=."
+        )
 
     def kin(self) -> list[_Leasing]:
         """The other pools of this gate that still live."""
         return [pool for ref in self._kin if (pool := ref()) is not None]
 
-    def evict_idle(self) -> bool:
-        """Close one idle connection, if there is one."""
-        while True:
+    def evict_idle(self, wait_for_end: Callable[[int], None]) -> bool:
+        """End one idle connection, if there is one; called from any thread and from any event loop."""
+        while (entry := self._take_idle()) is not None:
+            record: Any = entry
+            connection = record.dbapi_connection
+            if connection is None:
+                continue
+            if self.dispatch.close:
+                self.dispatch.close(connection, record)
+            record.dbapi_connection = None
             try:
-                record = self._pool.get(False)
-            except Empty:
-                return False
-            had_connection = record.dbapi_connection is not None
-            try:
-                record.close()
+                descriptor = self.driver.abort(connection)
+                if descriptor is not None:
+                    with closing(socket.socket(fileno=descriptor)):
+                        wait_for_end(descriptor)
             finally:
-                self._dec_overflow()
-            if had_connection:
-                return True
+                self._give_place(connection)
+            return True
+        return False
+
+    def wait_for_end(self, descriptor: int) -> None:
+        """Wait until the server has let go of a connection, so that it never counts one too many."""
+        has_input(descriptor, END_TIMEOUT_MS)
+
+    def pause(self, seconds: float) -> None:
+        """Let others go on."""
+        time.sleep(seconds)
 
 
 class LeasePool(_Leasing):
@@ -334,8 +420,6 @@ class LeasePool(_Leasing):
 
 class AsyncLeasePool(_Leasing, AsyncAdaptedQueuePool):
     """For ``create_async_engine(..., poolclass=AsyncLeasePool)``: as ``AsyncAdaptedQueuePool``."""
-
-    _loop: asyncio.AbstractEventLoop | None = None
 
     def wait_for_permit(self) -> None:
         """Take a permit from the gate; a task waits without holding up its loop."""
@@ -346,19 +430,16 @@ class AsyncLeasePool(_Leasing, AsyncAdaptedQueuePool):
         """Mutual exclusion for one virtual connection."""
         return TaskLock()
 
-    def _take_place(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        super()._take_place()
+    def wait_for_end(self, descriptor: int) -> None:
+        """Wait, without holding up the loop, until the server has let go of a connection."""
+        for _ in range(END_TIMEOUT_MS):
+            if has_input(descriptor):
+                return
+            self.pause(0.001)
 
-    def evict_idle(self) -> bool:
-        """Close one idle connection on its own event loop, wherever this is called from."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return False
-        if _running_loop() is loop:
-            return super().evict_idle()
-        closing = asyncio.run_coroutine_threadsafe(greenlet_spawn(super().evict_idle), loop)
-        return closing.result(EVICTION_TIMEOUT_S)
+    def pause(self, seconds: float) -> None:
+        """Let others go on."""
+        await_only(asyncio.sleep(seconds))
 
 
 def unite(one: _Leasing, other: _Leasing) -> None:
@@ -376,7 +457,7 @@ def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | 
     The budget is what the engine's pool allows (``pool_size + max_overflow``), the wait its ``pool_timeout``.
     Pools that hold one connection for everybody (in-memory SQLite) or none at all stay as they are.
 
-    :returns: the same engine.
+    :returns: the same engine; unchanged with ``HEADGATE=off``.
     :raises ConfigError: the engine has been used already, or its pool is unbounded.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
@@ -403,13 +484,6 @@ def _gate_options(pool_size: int, max_overflow: int, timeout: float) -> GateOpti
             "use pool_size >= 1 and max_overflow >= 0"
         )
     return GateOptions(connections=pool_size + max_overflow, max_wait=timeout)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 _stock_get_raw_connection = AsyncConnection.get_raw_connection

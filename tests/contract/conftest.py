@@ -121,7 +121,8 @@ class Arena:
 
     def close(self) -> None:
         """End everything; nothing may still be leased."""
-        held = [repr(made.pool.gate) for made in self._made if made.pool.gate.statistics().in_use]
+        gates = [made.pool.gate for made in self._made if isinstance(made.pool, LeasePool | AsyncLeasePool)]
+        held = [repr(gate) for gate in gates if gate.statistics().in_use]
         for made in self._made:
             if isinstance(made, AsyncEngine):
                 self.runner.run(made.dispose())
@@ -129,7 +130,8 @@ class Arena:
                 made.dispose()
         self.runner.close()
         self.observer.dispose()
-        assert not held, "leases left behind"
+        assert held == [], "leases left behind"
+        assert [repr(gate) for gate in gates if gate.statistics().idle] == [], "places left behind"
 
 
 WHERE = {

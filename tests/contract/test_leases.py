@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+from psycopg.rows import dict_row
 from sqlalchemy import Connection, MetaData, create_engine, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -436,10 +437,30 @@ def test_a_finished_cursor_does_not_give_its_connection_away(on_postgresql: Aren
         cursor = connection.connection.cursor()
         cursor.execute("SELECT 1")
         assert held(connection) == 0
+        assert cursor.connection is connection.connection
         with pytest.raises(headgate.LeaseError, match=r"pin\(\)"):
-            _ = cursor._connection if on_postgresql.is_async else cursor.connection
+            _ = cursor.server_side if on_postgresql.is_async else cursor.copy
 
     on_postgresql.connected(body)
+
+
+def test_instrumentation_that_asks_a_cursor_does_not_cost_a_connection(arena: Arena) -> None:
+    engine = arena.make()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    @event.listens_for(engine, "after_cursor_execute")
+    def instrument(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        getattr(getattr(cursor, "connection", None), "info", None)
+        assert getattr(cursor, "_query", None) is None
+        assert getattr(cursor, "no_such_thing", None) is None
+        assert cursor.arraysize >= 1
+
+    def body(session: Session) -> None:
+        for _ in range(2):
+            session.scalars(select(Item)).all()
+            assert held(session) == 0
+
+    arena.play(body, engine)
 
 
 def test_a_detached_connection_counts_until_it_is_closed(arena: Arena) -> None:
@@ -729,6 +750,67 @@ def test_a_forgotten_session_gives_its_permit_back(arena: Arena) -> None:
             assert session.scalar(select(func.count()).select_from(Item)) == 3
 
     arena.run(body)
+
+
+def test_a_detached_connection_gives_its_place_back_however_it_ends(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, pool_timeout=0.05)
+
+    def invalidate(connection: Connection) -> None:
+        connection.detach()
+        connection.invalidate()
+
+    def close_behind_our_back(connection: Connection) -> None:
+        connection.detach()
+        connection.connection.dbapi_connection.close()
+
+    for end in (invalidate, close_behind_our_back, Connection.detach):
+        arena.connected(end, engine)  # type: ignore[arg-type]
+        arena.connected(lambda connection: connection.execute(text("SELECT 1")).all(), engine)
+
+
+def test_connections_opened_before_a_dispose_go_on_with_the_new_pool(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, max_overflow=2, pool_timeout=0.5)
+
+    def body() -> None:
+        connections = [engine.connect() for _ in range(3)]
+        for connection in connections:
+            connection.execute(insert(Item).values(id=100 + id(connection) % 1000, name="x"))
+            connection.rollback()
+            if not arena.is_postgresql:
+                break
+        engine.dispose()
+        for connection in connections:
+            assert connection.scalar(text("SELECT count(*) FROM item")) == 3
+            connection.close()
+        assert engine.pool.checkedout() == 0
+        assert engine.pool.checkedin() == 1
+
+    arena.run(body)
+
+
+def test_a_refused_stream_leaves_with_its_own_type(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(pool_size=1, pool_timeout=0.01)
+
+    def body(connection: Connection) -> None:
+        connection.execute(insert(Item).values(id=4, name="four"))
+        with engine.connect() as second, pytest.raises(Overloaded):
+            second.execution_options(stream_results=True).execute(text("SELECT 1"))
+
+    on_postgresql.connected(body, engine)
+
+
+def test_an_option_set_on_a_raw_cursor_counts_for_its_next_statement(on_sync: Arena) -> None:
+    if not on_sync.is_postgresql:
+        pytest.skip("sqlite3's cursors are made with their row factory")
+
+    def body(connection: Connection) -> None:
+        cursor: Any = connection.connection.cursor()
+        cursor.execute("SELECT 1 AS one")
+        cursor.row_factory = dict_row
+        cursor.execute("SELECT 1 AS one")
+        assert cursor.fetchone() == {"one": 1}
+
+    on_sync.connected(body)
 
 
 def test_dispose_in_mid_flight_keeps_the_budget(arena: Arena) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 
 from headgate import AsyncLeasePool, ConfigError, Database, LeasePool
 from headgate import database as module
@@ -43,7 +43,8 @@ def test_psycopg2_serves_sync_sessions_if_that_is_what_is_there(monkeypatch: pyt
     [
         ({"source": "mysql://root:hush@h/d"}, ["mysql://", "postgresql://"]),
         ({"source": "not a url, hush"}, ["URL"]),
-        ({"source": 42}, ["42"]),
+        ({"source": 42}, ["<int>"]),
+        ({"source": b"postgresql://u:hush@h/d"}, ["<bytes>"]),
         ({"source": "sqlite:///a.db", "connections": 0}, ["connections=0", "at least 1"]),
         ({"source": "sqlite:///a.db", "max_wait": 0}, ["max_wait=0"]),
         ({"source": "sqlite:///a.db", "max_pending": -1}, ["max_pending=-1"]),
@@ -69,6 +70,16 @@ def test_a_password_is_shown_nowhere() -> None:
     assert "hush" not in repr(db) + repr(db.gate) + repr(db.engine) + repr(db.async_engine)
 
 
+def test_a_password_in_the_query_is_shown_nowhere() -> None:
+    assert "hush" not in repr(Database("postgresql+asyncpg://h/d?user=u&password=hush"))
+
+
+def test_options_of_asyncpg_in_the_url_do_not_reach_libpq() -> None:
+    db = Database("postgresql+asyncpg://h/d?ssl=disable&prepared_statement_cache_size=0&application_name=shop")
+    assert db.engine.url.query == {"sslmode": "disable", "application_name": "shop"}
+    assert "ssl" in db.async_engine.url.query
+
+
 def test_an_engine_of_ones_own_keeps_its_options_and_gets_the_gate() -> None:
     engine = create_engine("sqlite:///app.db", pool_size=3, max_overflow=4)
     db = Database(engine)
@@ -89,10 +100,13 @@ def test_an_async_engine_of_ones_own_gets_a_sync_one_beside_it() -> None:
 
 def test_enabled_false_gives_stock_pools_of_the_same_size() -> None:
     db = Database("postgresql+asyncpg://app@localhost/app", enabled=False, connections=4)
-    pool = db.engine.pool
-    assert isinstance(pool, LeasePool)
-    assert not pool.enabled
-    assert pool.size() == 4
+    assert type(db.engine.pool) is QueuePool
+    assert type(db.async_engine.pool) is AsyncAdaptedQueuePool
+    assert db.engine.pool.size() == 4
+
+
+def test_an_unknown_driver_gives_a_stock_pool() -> None:
+    assert type(LeasePool(lambda: None)) is QueuePool
 
 
 def test_in_memory_sqlite_is_one_connection_for_everybody() -> None:

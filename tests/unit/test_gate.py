@@ -304,3 +304,26 @@ def test_permits_are_conserved_after_any_order_of_acquire_cancel_and_release(
         assert numbers(gate) == (0, 0)
 
     asyncio.run(run())
+
+
+def test_a_place_given_back_by_a_finalizer_inside_the_gate_is_not_lost() -> None:
+    gate = make_gate(1)
+    assert gate.take_place_nowait()
+    with gate._lock:
+        gate.give_place()
+    assert gate.take_place_nowait()
+
+
+def test_a_permit_released_where_its_waiters_loop_was_closed_stays_free() -> None:
+    """In the very thread of that loop, where nothing has to be woken from outside."""
+    gate = make_gate(1)
+    gate.acquire()
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(gate.acquire_async())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    gate.release()
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    del waiting
+    gc.collect()
+    assert numbers(gate) == (0, 0)
