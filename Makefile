@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 lab: $(READY)  ## the published experiments, stock beside Headgate
 	$(BIN)/headgate lab --quick
 
-test: unit contract integration  ## everything a change must pass
+test: unit contract integration browser  ## everything a change must pass
 
 unit: $(READY)
 	@echo "== unit and house tests"
@@ -24,6 +24,10 @@ contract: $(READY)
 integration: $(READY)
 	@echo "== integration tests: a real PostgreSQL, a real uvicorn"
 	$(PYTEST) tests/integration
+
+browser: $(READY)
+	@echo "== browser tests: the report in a real Chromium, where there is one"
+	$(PYTEST) tests/browser
 
 check: $(READY)  ## format, lint, types, house tests
 	$(BIN)/ruff format --check .
