@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from sqlalchemy.engine import URL
 
 from headgate.lab.environment import ambient_database_hidden
 from headgate.lab.postgres import EmbeddedPostgres
+
+# Enough to find what a change broke; HYPOTHESIS_PROFILE=long looks for what nobody has broken yet.
+settings.register_profile("short", max_examples=30, deadline=None)
+settings.register_profile("long", max_examples=5_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -60,7 +60,7 @@ class Scale:
 SCALES: Mapping[Mode, Scale] = {
     "full": Scale(rows=1_000_000, sleep_s=10.0),
     # The most rows that fit into three quarters of a minute: with fewer, connecting takes as long as counting.
-    "quick": Scale(rows=300_000, sleep_s=1.0),
+    "quick": Scale(rows=600_000, sleep_s=1.0),
 }
 
 
@@ -366,7 +366,7 @@ EXPLANATION = (
     "early and the mean wait is half. A hundred busy threads also starve the event loop: its thread has little to "
     "compute and waits for a processor, so pings may take seconds there whatever the client does, and the client's "
     "limit alone does not explain the published figures. A bound ends that as well.\n\n"
-    "--quick counts 300,000 rows and sleeps 1 s; the requests and timeouts are the published ones. What connecting "
+    "--quick counts 600,000 rows and sleeps 1 s; the requests and timeouts are the published ones. What connecting "
     "costs is not scaled, so a quick run may miss what a full one shows."
 )
 
