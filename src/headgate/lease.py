@@ -8,22 +8,21 @@ ends (*pinned*). Whoever reaches for the physical connection itself keeps it unt
 from __future__ import annotations
 
 import asyncio
-import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import IntEnum
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import greenlet
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES, Driver
+from headgate.cursor import VirtualCursor
+from headgate.drivers import Driver
 from headgate.errors import LeaseError
+from headgate.sites import calling_site
 from headgate.statements import StatementClass
 
 if TYPE_CHECKING:
@@ -460,135 +459,6 @@ def _interruptible(lease: Lease, call: Callable[..., Any], *args: Any, **kwargs:
         raise
 
 
-class VirtualCursor:
-    """A DBAPI cursor that reaches for a connection only when it executes.
-
-    What is set on it before that is kept in ``__dict__`` and handed to the driver's cursor.
-    """
-
-    __slots__ = ("__dict__", "__weakref__", "_lease", "_owner", "_real")
-
-    def __init__(self, owner: VirtualConnection) -> None:
-        self._owner = owner
-        self._lease: Lease | None = None
-        self._real: Any = None
-
-    def on(self, lease: Lease) -> Any:
-        """The driver's cursor on this lease's connection."""
-        if self._lease is not lease:
-            self._real = lease.dbapi.cursor()
-            self._lease = lease
-        for name, value in self.__dict__.items():
-            setattr(self._real, name, value)
-        return self._real
-
-    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """DBAPI: run one statement."""
-        result = self._owner.run(self, "execute", statement, args, kwargs)
-        return self if result is self._real else result
-
-    def executemany(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """DBAPI: run one statement with many parameter sets."""
-        return self._owner.run(self, "executemany", statement, args, kwargs)
-
-    def fetchone(self) -> Any:
-        """DBAPI: the next row."""
-        return self._executed().fetchone()
-
-    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        """DBAPI: the next rows."""
-        return self._executed().fetchmany(*args, **kwargs)
-
-    def fetchall(self) -> Any:
-        """DBAPI: the remaining rows."""
-        return self._executed().fetchall()
-
-    def close(self) -> None:
-        """DBAPI: done with the rows."""
-        real = self._real
-        if real is None:
-            return
-        real.close()
-        if not self._owner.buffers:
-            self._owner.cursor_closed(self)
-
-    async def _async_soft_close(self) -> None:
-        # SQLAlchemy's async results call this; a finished cursor has been closed on its own connection already.
-        if self._real is not None and self._lease is not None and self._lease.fairy is not None:
-            close = getattr(self._real, "_async_soft_close", None)
-            if close is not None:
-                await close()
-
-    @property
-    def description(self) -> Any:
-        """DBAPI: the columns of the result; None before execute."""
-        return None if self._real is None else self._real.description
-
-    @property
-    def arraysize(self) -> int:
-        """DBAPI: how many rows ``fetchmany`` gives by default."""
-        return int(self.__dict__.get("arraysize", 1) if self._real is None else self._real.arraysize)
-
-    @arraysize.setter
-    def arraysize(self, value: int) -> None:
-        self.__dict__["arraysize"] = value
-        if self._real is not None:
-            self._real.arraysize = value
-
-    @property
-    def rowcount(self) -> int:
-        """DBAPI: rows found or changed; -1 before execute."""
-        return -1 if self._real is None else self._real.rowcount
-
-    @property
-    def lastrowid(self) -> Any:
-        """DBAPI: the key of the row inserted last, where the driver knows it."""
-        return None if self._real is None else self._real.lastrowid
-
-    @property
-    def connection(self) -> VirtualConnection:
-        """DBAPI: the connection this cursor was made on."""
-        return self._owner
-
-    def _executed(self) -> Any:
-        return self._owner.escaping_cursor(self) if self._real is None else self._real
-
-    def __iter__(self) -> Any:
-        return iter(self._executed())
-
-    def __enter__(self) -> VirtualCursor:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        # Instrumentation asks for attributes that may be there or not; that must not cost a connection.
-        if name.startswith("_") or not self._owner.may_have(name):
-            raise AttributeError(name)
-        if self._real is None or name not in FINISHED_CURSOR_ATTRIBUTES:
-            return getattr(self._owner.escaping_cursor(self), name)
-        return getattr(self._real, name)
-
-
-def calling_site() -> str:
-    """``file:line`` of the application's code that led here, across SQLAlchemy's greenlets; '' if unknown."""
-    frame: FrameType | None = sys._getframe(1)
-    crossed = False
-    for _ in range(_MAX_FRAMES):
-        if frame is None:
-            parent = None if crossed else greenlet.getcurrent().parent
-            frame, crossed = (None if parent is None else parent.gr_frame), True
-            if frame is None:
-                return ""
-        if not frame.f_globals.get("__name__", "").startswith(_MACHINERY):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-_MACHINERY = ("headgate.", "sqlalchemy.", "sqlmodel.", "contextlib", "asyncio.", "greenlet")
-_MAX_FRAMES = 60
 _HOLDS = {
     StatementClass.READ: Hold.READING,
     StatementClass.WRITE: Hold.PINNED,

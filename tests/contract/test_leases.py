@@ -98,6 +98,17 @@ def test_a_refusal_leaves_with_its_own_type(arena: Arena) -> None:
     arena.play(body, engine)
 
 
+def test_a_refusal_names_the_line_that_holds_the_connection(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, pool_timeout=0.01)
+
+    def body(session: Session) -> None:
+        session.execute(update(Item).values(name="held"))
+        with Session(engine) as second, pytest.raises(Overloaded, match=r"Held by: .*test_leases\.py:\d+ \(1\)"):
+            second.scalars(select(Item)).all()
+
+    arena.play(body, engine)
+
+
 def test_a_connect_error_leaves_with_its_own_type(on_postgresql: Arena) -> None:
     on_postgresql.url = on_postgresql.url.set(port=1)
 
