@@ -37,10 +37,12 @@ class LeaseOptions:
 
     :ivar enabled: False gives stock SQLAlchemy behaviour.
     :ivar read_functions: names of SQL functions of your own that only read; their calls stay proved reads.
+    :ivar strict: raise where leases would be off with a WARNING, because the installed SQLAlchemy is unknown.
     """
 
     enabled: bool = True
     read_functions: frozenset[str] = field(default_factory=frozenset)
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

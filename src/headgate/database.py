@@ -47,6 +47,7 @@ class Database:
     :param max_pending: how many may wait at once.
     :param enabled: False gives stock SQLAlchemy behaviour, as does ``HEADGATE=off`` in the environment.
     :param read_functions: SQL functions of your own that only read.
+    :param strict: raise, instead of one WARNING, if the installed SQLAlchemy cannot be leased from.
     :raises ConfigError: an option that cannot work; the message names it and the remedy, never the password.
     """
 
@@ -61,9 +62,10 @@ class Database:
         max_pending: int | None = None,
         enabled: bool = True,
         read_functions: Iterable[str] = (),
+        strict: bool = False,
     ) -> None:
         self.name = name
-        self._options = LeaseOptions(enabled=enabled, read_functions=frozenset(read_functions))
+        self._options = LeaseOptions(enabled=enabled, read_functions=frozenset(read_functions), strict=strict)
         self._given_async = source if isinstance(source, AsyncEngine) else None
         self._given_sync = source if isinstance(source, Engine) else sync
         given = [engine for engine in (self._given_async, self._given_sync) if engine is not None]

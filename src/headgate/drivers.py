@@ -129,6 +129,8 @@ class _Psycopg:
 
     def can_lease(self, dbapi: Any) -> bool:
         raw = self.raw(dbapi)
+        if not (hasattr(raw, "_autocommit") and hasattr(raw, "_prepared")):
+            return False  # a psycopg we do not know
         if (raw.isolation_level or 0) > PSYCOPG_READ_COMMITTED or not self.is_idle(dbapi):
             return False
         return _default_isolation(self, dbapi) in WEAK_DEFAULTS

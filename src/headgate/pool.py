@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from typing import Any, TypeVar, cast
 
+import sqlalchemy
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import (
@@ -33,6 +34,7 @@ from headgate.drivers import Driver, driver_for, has_input
 from headgate.errors import ConfigError, LeaseError
 from headgate.gate import Gate
 from headgate.lease import Lease, TaskLock, VirtualConnection
+from headgate.seams import missing_seams
 from headgate.statements import StatementProof
 
 log = logging.getLogger("headgate.pool")
@@ -65,12 +67,12 @@ class _Leasing(QueuePool):
         """Where Headgate does not lease at all, the pool is SQLAlchemy's own."""
         driver = driver_for(kwargs.get("dialect"))
         options = kwargs.get("lease_options") or LeaseOptions()
-        if driver is not None and options.enabled and not is_switched_off():
+        if driver is None:
+            log.info("connections are not leased: Headgate knows psycopg, asyncpg, sqlite3 and aiosqlite")
+        elif options.enabled and not is_switched_off() and _can_lease_from_sqlalchemy(options):
             pool = super().__new__(cls)
             pool.driver = driver
             return pool
-        if driver is None:
-            log.info("connections are not leased: Headgate knows psycopg, asyncpg, sqlite3 and aiosqlite")
         stock = AsyncAdaptedQueuePool if cls._is_asyncio else QueuePool
         return stock(*args, **{name: value for name, value in kwargs.items() if name not in OUR_ARGUMENTS})
 
@@ -475,6 +477,19 @@ def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | 
     kind = AsyncLeasePool if isinstance(pool, AsyncAdaptedQueuePool) else LeasePool
     sync_engine.pool = kind._like(pool, lease_options=options, gate=gate)
     return engine
+
+
+def _can_lease_from_sqlalchemy(options: LeaseOptions) -> bool:
+    missing = missing_seams()
+    if missing:
+        message = (
+            f"connections are not leased: SQLAlchemy {sqlalchemy.__version__} lacks {', '.join(missing)}. "
+            "Install a version that Headgate's README names, or a newer Headgate."
+        )
+        if options.strict:
+            raise ConfigError(message)
+        log.warning(message)
+    return not missing
 
 
 def _gate_options(pool_size: int, max_overflow: int, timeout: float) -> GateOptions:

@@ -15,7 +15,19 @@ import headgate
 from headgate import AsyncLeasePool, LeasePool
 
 SOURCE = Path(headgate.__file__).parent
-LEAVES = {"config", "errors", "names", "ledger", "queueing", "statements", "sql_words", "ceilings", "version"}
+LEAVES = {
+    "config",
+    "errors",
+    "names",
+    "ledger",
+    "queueing",
+    "statements",
+    "sql_words",
+    "ceilings",
+    "version",
+    "seams",
+    "sites",
+}
 WINGS = {"load": 2, "xray": 3, "lab": 4, "cli": 5, "__main__": 6}
 LEAF, RUNTIME = 0, 1
 MODULES = {

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 
-from headgate import AsyncLeasePool, ConfigError, Database, LeasePool
+from headgate import AsyncLeasePool, ConfigError, Database, LeasePool, seams
 from headgate import database as module
 
 
@@ -103,6 +103,17 @@ def test_enabled_false_gives_stock_pools_of_the_same_size() -> None:
     assert type(db.engine.pool) is QueuePool
     assert type(db.async_engine.pool) is AsyncAdaptedQueuePool
     assert db.engine.pool.size() == 4
+
+
+def test_a_sqlalchemy_without_a_seam_gives_stock_pools_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert seams.missing_seams() == []
+    monkeypatch.setattr(seams, "SEAMS", (*seams.SEAMS, ("sqlalchemy.pool", "QueuePool", ("_no_such_seam",))))
+    assert type(Database("sqlite:///app.db").engine.pool) is QueuePool
+    assert "sqlalchemy.pool.QueuePool._no_such_seam" in caplog.text
+    with pytest.raises(ConfigError, match="_no_such_seam"):
+        _ = Database("sqlite:///app.db", strict=True).engine
 
 
 def test_an_unknown_driver_gives_a_stock_pool() -> None:

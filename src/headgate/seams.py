@@ -1,0 +1,36 @@
+"""The private names of SQLAlchemy and its adapters that leases lean on, all in one place.
+
+They are looked for when a pool is made. Where one is missing, in some later version, the pool stays SQLAlchemy's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+SEAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "sqlalchemy.pool",
+        "QueuePool",
+        ("_close_connection", "_dec_overflow", "_do_get", "_do_return_conn", "_invalidate", "_should_wrap_creator"),
+    ),
+    ("sqlalchemy.pool.base", "_ConnectionFairy", ("_close_special", "_connection_record")),
+    ("sqlalchemy.util.queue", "AsyncAdaptedQueue", ("get", "qsize")),
+    (
+        "sqlalchemy.dialects.postgresql.asyncpg",
+        "AsyncAdapt_asyncpg_connection",
+        ("_connection", "_isolation_setting", "_transaction", "isolation_level"),
+    ),
+    ("sqlalchemy.dialects.postgresql.psycopg", "AsyncAdapt_psycopg_connection", ("_connection",)),
+    ("sqlalchemy.dialects.sqlite.aiosqlite", "AsyncAdapt_aiosqlite_connection", ("_connection",)),
+)
+"""Module, class and the names it must have. None of these modules needs a driver to be imported."""
+
+
+def missing_seams() -> list[str]:
+    """The names that the installed SQLAlchemy lacks."""
+    return [
+        f"{module}.{owner}.{name}"
+        for module, owner, names in SEAMS
+        for name in names
+        if not hasattr(getattr(importlib.import_module(module), owner, None), name)
+    ]
