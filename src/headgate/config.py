@@ -17,7 +17,7 @@ class GateOptions:
     """Who may hold a connection and who may wait for one.
 
     :ivar connections: budget of one process, sync and async together; at least 1.
-    :ivar max_wait: seconds a waiter waits at most before it is dropped; more than 0.
+    :ivar max_wait: seconds a waiter waits at most before it is dropped; 0 turns waiting off.
     :ivar max_pending: how many may wait at once; one more is shed. 0 turns waiting off.
     """
 
@@ -27,7 +27,7 @@ class GateOptions:
 
     def __post_init__(self) -> None:
         _require(self.connections >= 1, "connections", self.connections, "use at least 1")
-        _require(self.max_wait > 0, "max_wait", self.max_wait, "use more than 0 seconds")
+        _require(self.max_wait >= 0, "max_wait", self.max_wait, "use 0 (never wait) or more seconds")
         _require(self.max_pending >= 0, "max_pending", self.max_pending, "use 0 (never wait) or more")
 
 

@@ -284,11 +284,11 @@ class _Leasing(QueuePool):
             return
         is_detached = fairy.is_detached
         try:
-            if lease.is_suspect or self.driver.is_dead(lease.dbapi):
+            is_dead = self.driver.is_dead(lease.dbapi)
+            if fairy.is_valid and (is_dead or lease.is_suspect):
                 fairy.invalidate()
             else:
-                is_idle = self.driver.is_idle(lease.dbapi)
-                fairy._close_special(transaction_reset=is_idle)
+                fairy._close_special(transaction_reset=is_dead or self.driver.is_idle(lease.dbapi))
             self._close_detached(lease, is_detached)
         finally:
             self._take_back_permit(lease)

@@ -98,6 +98,17 @@ def test_a_refusal_leaves_with_its_own_type(arena: Arena) -> None:
     arena.play(body, engine)
 
 
+def test_a_pool_timeout_of_zero_refuses_at_once(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, pool_timeout=0)
+
+    def body(session: Session) -> None:
+        session.execute(update(Item).values(name="held"))
+        with Session(engine) as second, pytest.raises(Overloaded):
+            second.scalars(select(Item)).all()
+
+    arena.play(body, engine)
+
+
 def test_a_refusal_names_the_line_that_holds_the_connection(arena: Arena) -> None:
     engine = arena.make(pool_size=1, pool_timeout=0.01)
 
@@ -699,6 +710,15 @@ def test_an_invalidated_connection_gives_its_permit_back(arena: Arena) -> None:
         assert connection.scalar(text("SELECT count(*) FROM item")) == 3
 
     arena.connected(body, engine)
+
+
+def test_a_connection_that_was_invalidated_from_below_goes_back_quietly(arena: Arena) -> None:
+    def body(connection: Connection) -> None:
+        virtual: Any = connection.connection
+        assert virtual.dbapi_connection is not None
+        virtual._lease.fairy.invalidate()
+
+    arena.connected(body)
 
 
 def test_a_killed_backend_is_a_disconnect_as_in_sqlalchemy(on_postgresql: Arena) -> None:

@@ -46,7 +46,7 @@ def test_psycopg2_serves_sync_sessions_if_that_is_what_is_there(monkeypatch: pyt
         ({"source": 42}, ["<int>"]),
         ({"source": b"postgresql://u:hush@h/d"}, ["<bytes>"]),
         ({"source": "sqlite:///a.db", "connections": 0}, ["connections=0", "at least 1"]),
-        ({"source": "sqlite:///a.db", "max_wait": 0}, ["max_wait=0"]),
+        ({"source": "sqlite:///a.db", "max_wait": -1}, ["max_wait=-1", "0 (never wait)"]),
         ({"source": "sqlite:///a.db", "max_pending": -1}, ["max_pending=-1"]),
     ],
 )
