@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
+from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -16,7 +17,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from headgate.config import GateOptions, LeaseOptions
 from headgate.errors import ConfigError, Overloaded
 from headgate.gate import Gate
-from headgate.pool import AsyncLeasePool, LeasePool, lease, unite
+from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
 from headgate.sessions import AsyncSession, Session
 
 PSYCOPG = "postgresql+psycopg"
@@ -73,10 +74,9 @@ class Database:
         if connections is None and given:
             connections = _allowed_by(given[0])
         options = {"connections": connections, "max_wait": max_wait, "max_pending": max_pending}
-        self.gate = Gate(
-            GateOptions(**{option: value for option, value in options.items() if value is not None}),  # type: ignore[arg-type]
-            name=name,
-        )
+        given_options: Any = {option: value for option, value in options.items() if value is not None}
+        self._gate_options = GateOptions(**given_options)
+        self.gate = Gate(self._gate_options, name=name)
         if not given:
             _require_some_driver(self.url)
 
@@ -119,6 +119,7 @@ class Database:
         return {
             "pool_size": self.gate.connections,
             "max_overflow": 0,
+            "pool_timeout": self._gate_options.max_wait,
             # The connection used last has the statements of the hour prepared.
             "pool_use_lifo": True,
             "gate": self.gate,
@@ -238,7 +239,7 @@ def _allowed_by(engine: Engine | AsyncEngine) -> int | None:
     pool = engine.pool
     if isinstance(pool, LeasePool | AsyncLeasePool):
         return pool.gate.connections
-    return pool.size() + pool._max_overflow if isinstance(pool, QueuePool) else None
+    return budget_of(pool.size(), pool._max_overflow) if isinstance(pool, QueuePool) else None
 
 
 def _async_driver(url: URL) -> str:

@@ -196,7 +196,10 @@ class _Asyncpg:
     def abort(self, dbapi: Any) -> int | None:
         # Its loop may be another thread's, stopped or closed: the server is told past it.
         raw = dbapi._connection
-        twin = socket.socket(fileno=os.dup(_descriptor(raw)))
+        try:
+            twin = socket.socket(fileno=os.dup(_descriptor(raw)))
+        except (OSError, AttributeError):  # it has ended already, and its loop has seen that
+            return None
         with suppress(OSError):
             twin.shutdown(socket.SHUT_WR)
         with suppress(RuntimeError):  # the loop is closed, so it has nothing to clean up

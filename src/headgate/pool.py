@@ -26,8 +26,9 @@ from sqlalchemy.pool import (
     PoolProxiedConnection,
     QueuePool,
 )
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only, greenlet_spawn
-from sqlalchemy.util.queue import Empty
+from sqlalchemy.util.queue import Empty, Queue, QueueCommon
 
 from headgate.config import GateOptions, LeaseOptions, is_switched_off
 from headgate.drivers import Driver, driver_for, has_input
@@ -89,12 +90,13 @@ class _Leasing(QueuePool):
     ) -> None:
         self._asked_size, self._asked_overflow = pool_size, max_overflow
         self.options = lease_options or LeaseOptions()
-        self.gate = gate or Gate(_gate_options(pool_size, max_overflow, timeout))
+        self.gate = gate or Gate(GateOptions(connections=budget_of(pool_size, max_overflow), max_wait=timeout))
         self.gate.describe_holders = self._describe_holders
         self.cursor_type: type | None = None
         self._leases: dict[int, weakref.ref[Lease]] = {}
         self._open: set[int] = set()  # identities of the connections that have a place
         self._successor: _Leasing | None = None
+        self._is_disposed = False
         self._kin: list[weakref.ref[_Leasing]] = []
         self._is_initialized = False
         self._has_told_why_not = False
@@ -129,17 +131,24 @@ class _Leasing(QueuePool):
 
         What is still leased from the old one counts against the budget until it comes back and is closed.
         """
-        for record in self._drain():  # dispose(close=False) abandons them, e.g. in a forked child
-            self._give_place(record.dbapi_connection)
         new = self._like(self, gate=self.gate, lease_options=self.options)
         new._is_initialized, new.cursor_type = self._is_initialized, self.cursor_type
         for other in self.kin():
             unite(new, other)
-        self._successor = new
+        self._successor = new  # first: what comes back from now on is closed
+        if self._is_disposed:
+            self._close_idle()
+        else:
+            for record in self._drain():  # dispose(close=False) abandons them, e.g. in a forked child
+                self._give_place(record.dbapi_connection)
         return new
 
     def dispose(self) -> None:
         """Close what is idle; what is leased is closed when it comes back."""
+        self._is_disposed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         records = self._drain()
         try:
             while records:
@@ -158,7 +167,7 @@ class _Leasing(QueuePool):
     def _take_idle(self) -> ConnectionPoolEntry | None:
         try:
             record = self._pool.get(False)
-        except (Empty, IndexError):  # IndexError: asyncio's queue, emptied by another thread between two steps
+        except Empty:
             return None
         self._dec_overflow()
         return record
@@ -196,6 +205,18 @@ class _Leasing(QueuePool):
             return
         super()._invalidate(connection, exception, _checkin)
 
+    def _create_connection(self) -> ConnectionPoolEntry:
+        record: Any = _ConnectionRecord(self, connect=False)
+        try:
+            record.get_connection()
+        except BaseException:
+            # SQLAlchemy 2.0 forgets a connection whose listeners failed or were cancelled.
+            connection, record.dbapi_connection = record.dbapi_connection, None
+            if connection is not None:
+                self._close_connection(connection, terminate=True)
+            raise
+        return cast(ConnectionPoolEntry, record)
+
     def _do_get(self) -> ConnectionPoolEntry:
         record: Any = super()._do_get()
         if self._pre_ping:
@@ -208,6 +229,8 @@ class _Leasing(QueuePool):
             record.info[RETURNED_NS] = self.gate.clock()
         if self._successor is None:
             super()._do_return_conn(record)
+            if self._successor is not None:  # disposed in between: nobody looks into this queue any more
+                self._close_idle()
             return
         try:
             record.close()
@@ -394,18 +417,23 @@ class _Leasing(QueuePool):
             connection = record.dbapi_connection
             if connection is None:
                 continue
-            if self.dispatch.close:
-                self.dispatch.close(connection, record)
             record.dbapi_connection = None
             try:
-                descriptor = self.driver.abort(connection)
-                if descriptor is not None:
-                    with closing(socket.socket(fileno=descriptor)):
-                        wait_for_end(descriptor)
+                if self.dispatch.close:
+                    self.dispatch.close(connection, record)
             finally:
-                self._give_place(connection)
+                self._end(connection, wait_for_end)
             return True
         return False
+
+    def _end(self, connection: Any, wait_for_end: Callable[[int], None]) -> None:
+        try:
+            descriptor = self.driver.abort(connection)
+            if descriptor is not None:
+                with closing(socket.socket(fileno=descriptor)):
+                    wait_for_end(descriptor)
+        finally:
+            self._give_place(connection)
 
     def wait_for_end(self, descriptor: int) -> None:
         """Wait until the server has let go of a connection, so that it never counts one too many."""
@@ -422,6 +450,9 @@ class LeasePool(_Leasing):
 
 class AsyncLeasePool(_Leasing, AsyncAdaptedQueuePool):
     """For ``create_async_engine(..., poolclass=AsyncLeasePool)``: as ``AsyncAdaptedQueuePool``."""
+
+    # Nobody waits in it, and other threads look into it, which asyncio's own queue does not bear.
+    _queue_class: type[QueueCommon[ConnectionPoolEntry]] = Queue
 
     def wait_for_permit(self) -> None:
         """Take a permit from the gate; a task waits without holding up its loop."""
@@ -492,13 +523,17 @@ def _can_lease_from_sqlalchemy(options: LeaseOptions) -> bool:
     return not missing
 
 
-def _gate_options(pool_size: int, max_overflow: int, timeout: float) -> GateOptions:
+def budget_of(pool_size: int, max_overflow: int) -> int:
+    """How many connections a queue pool allows.
+
+    :raises ConfigError: it sets no bound.
+    """
     if pool_size == 0 or max_overflow < 0:
         raise ConfigError(
             f"pool_size={pool_size}, max_overflow={max_overflow} sets no bound, and a budget needs one: "
             "use pool_size >= 1 and max_overflow >= 0"
         )
-    return GateOptions(connections=pool_size + max_overflow, max_wait=timeout)
+    return pool_size + max_overflow
 
 
 _stock_get_raw_connection = AsyncConnection.get_raw_connection

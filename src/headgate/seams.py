@@ -14,7 +14,8 @@ SEAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("_close_connection", "_dec_overflow", "_do_get", "_do_return_conn", "_invalidate", "_should_wrap_creator"),
     ),
     ("sqlalchemy.pool.base", "_ConnectionFairy", ("_close_special", "_connection_record")),
-    ("sqlalchemy.util.queue", "AsyncAdaptedQueue", ("get", "qsize")),
+    ("sqlalchemy.pool.base", "_ConnectionRecord", ("dbapi_connection", "get_connection")),
+    ("sqlalchemy.util.queue", "Queue", ("get", "put", "qsize")),
     (
         "sqlalchemy.dialects.postgresql.asyncpg",
         "AsyncAdapt_asyncpg_connection",

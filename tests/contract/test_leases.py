@@ -799,6 +799,25 @@ def test_a_detached_connection_gives_its_place_back_however_it_ends(arena: Arena
         arena.connected(lambda connection: connection.execute(text("SELECT 1")).all(), engine)
 
 
+def test_a_connect_listener_that_fails_leaves_no_place_behind(arena: Arena) -> None:
+    engine = arena.make(pool_size=1, pool_timeout=0.05)
+    arena.connected(lambda connection: connection.execute(text("SELECT 1")).all(), engine)
+    arena.run(engine.dispose)
+    failures = ["first"]
+
+    @event.listens_for(engine, "connect")
+    def fail_once(dbapi: Any, record: Any) -> None:
+        if failures:
+            raise LookupError(failures.pop())
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT 1")).all()
+
+    with pytest.raises(LookupError):
+        arena.connected(body, engine)
+    arena.connected(body, engine)
+
+
 def test_connections_opened_before_a_dispose_go_on_with_the_new_pool(arena: Arena) -> None:
     engine = arena.make(pool_size=1, max_overflow=2, pool_timeout=0.5)
 

@@ -335,6 +335,21 @@ def test_sync_and_async_sessions_share_one_budget(postgres_url: URL, observer: E
         assert db.gate.statistics().in_use == 0
 
 
+async def test_a_sync_session_makes_room_for_itself_where_the_server_has_closed_an_async_connection(
+    postgres_url: URL, observer: Engine, async_driver: str
+) -> None:
+    db = Database(postgres_url.set(drivername=f"postgresql+{async_driver}"), connections=1)
+    async with db.async_session() as session:
+        await session.execute(text("SELECT 1"))
+    with observer.connect() as connection:
+        end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        connection.execute(text(end + "WHERE datname = current_database() AND pid <> pg_backend_pid()"))
+    await asyncio.sleep(0.05)  # the loop reads the end of the connection
+    with db.session() as sync_session:
+        assert sync_session.scalar(text("SELECT 1")) == 1
+    await db.dispose_async()
+
+
 def test_a_sync_session_inside_async_code_is_refused_before_it_stops_the_loop(
     postgres_url: URL, observer: Engine
 ) -> None:

@@ -99,10 +99,11 @@ def test_an_async_engine_of_ones_own_gets_a_sync_one_beside_it() -> None:
 
 
 def test_enabled_false_gives_stock_pools_of_the_same_size() -> None:
-    db = Database("postgresql+asyncpg://app@localhost/app", enabled=False, connections=4)
+    db = Database("postgresql+asyncpg://app@localhost/app", enabled=False, connections=4, max_wait=1.5)
     assert type(db.engine.pool) is QueuePool
     assert type(db.async_engine.pool) is AsyncAdaptedQueuePool
     assert db.engine.pool.size() == 4
+    assert db.engine.pool.timeout() == 1.5
 
 
 def test_a_sqlalchemy_without_a_seam_gives_stock_pools_and_says_so(
@@ -174,3 +175,5 @@ async def test_an_async_transaction_does_the_same(tmp_path: Path) -> None:
 def test_an_unbounded_pool_cannot_be_a_budget() -> None:
     with pytest.raises(ConfigError, match="max_overflow=-1"):
         create_engine("sqlite:///app.db", poolclass=LeasePool, max_overflow=-1)
+    with pytest.raises(ConfigError, match="max_overflow=-1"):
+        Database(create_engine("sqlite:///app.db", max_overflow=-1))
