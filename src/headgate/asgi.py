@@ -28,25 +28,24 @@ class DatabaseMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, _Lifespan(self, send))
+            await self._live(scope, receive, send)
             return
         scope[SCOPE_KEY] = {**scope.get(SCOPE_KEY, {}), self.db.name: self.db}
         await self.app(scope, receive, send)
 
-
-class _Lifespan:
-    """Sends the app's own lifespan messages on; in between, the database is checked and closed."""
-
-    def __init__(self, middleware: DatabaseMiddleware, send: Send) -> None:
-        self.middleware = middleware
-        self.send = send
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "lifespan.startup.complete" and self.middleware.check_on_startup:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the database before the app's own lifespan, which may want it, and close it after that."""
+        if self.check_on_startup:
             try:
-                await self.middleware.db.check()
+                await self.db.check()
             except ConfigError as error:
-                message = {"type": "lifespan.startup.failed", "message": str(error)}
-        elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-            await self.middleware.db.dispose_async()
-        await self.send(message)
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self.db.dispose_async()
+            await send(message)
+
+        await self.app(scope, receive, send_and_close)

@@ -26,6 +26,9 @@ class GateOptions:
     max_pending: int = 1000
 
     def __post_init__(self) -> None:
+        for option in ("connections", "max_pending"):
+            _require(isinstance(getattr(self, option), int), option, getattr(self, option), "use a whole number")
+        _require(isinstance(self.max_wait, int | float), "max_wait", self.max_wait, "use a number of seconds")
         _require(self.connections >= 1, "connections", self.connections, "use at least 1")
         _require(self.max_wait >= 0, "max_wait", self.max_wait, "use 0 (never wait) or more seconds")
         _require(self.max_pending >= 0, "max_pending", self.max_pending, "use 0 (never wait) or more")

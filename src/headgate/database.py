@@ -66,6 +66,8 @@ class Database:
         strict: bool = False,
     ) -> None:
         self.name = name
+        if isinstance(read_functions, str):
+            raise ConfigError(f"read_functions={read_functions!r} cannot work: give a list, [{read_functions!r}]")
         self._options = LeaseOptions(enabled=enabled, read_functions=frozenset(read_functions), strict=strict)
         self._given_async = source if isinstance(source, AsyncEngine) else None
         self._given_sync = source if isinstance(source, Engine) else sync
@@ -202,7 +204,7 @@ class Database:
             cause = error.__cause__ or error
             raise ConfigError(
                 f"database {self.name!r} at {_shown(self.url)} does not answer: "
-                f"{_first_line(cause)}. Is the server running, and are host, port, user and password right?"
+                f"{_first_line(cause)}. {_remedy(self.url)}"
             ) from None
 
     def dispose(self) -> None:
@@ -230,7 +232,8 @@ def _parse(source: object) -> URL:
     if url.drivername not in DRIVERS:
         known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
         raise ConfigError(
-            f"the scheme {url.drivername}:// is not known: use one of {known}, or pass an engine of your own"
+            f"the scheme {url.drivername}:// is not known: use one of {known}, or pass an engine of your own, "
+            "which is not leased"
         )
     return url
 
@@ -279,6 +282,12 @@ def _translate(url: URL, driver: str) -> URL:
         return url.set(drivername=driver)
     query = {LIBPQ_WORDS.get(key, key): value for key, value in url.query.items() if key not in ASYNCPG_ONLY}
     return url.set(drivername=driver, query=query)
+
+
+def _remedy(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return "Does its directory exist, and may this process write there?"
+    return "Is the server running, and are host, port, user and password right?"
 
 
 def _shown(url: URL) -> str:

@@ -6,6 +6,8 @@ endpoint has returned and before the response is sent, then closed for good.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -15,10 +17,14 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from headgate.asgi import SCOPE_KEY, DatabaseMiddleware
-from headgate.config import RefusalOptions
+from headgate.config import Clock, RefusalOptions
 from headgate.database import Database
 from headgate.errors import ConfigError, Overloaded
 from headgate.sessions import AsyncSession, Session
+
+log = logging.getLogger("headgate.fastapi")
+
+REFUSAL_LOG_INTERVAL_NS = 1_000_000_000
 
 
 def install(
@@ -37,9 +43,30 @@ def install(
     app.add_exception_handler(Overloaded, _refuse_with(status))
 
 
+class _RefusalLog:
+    """One WARNING a second at most: under overload a line for each refusal would be one more load."""
+
+    def __init__(self, clock: Clock = time.monotonic_ns) -> None:
+        self._clock = clock
+        self._next_ns = 0
+        self._unsaid = 0
+
+    def say(self, error: Overloaded) -> None:
+        now_ns = self._clock()
+        if now_ns < self._next_ns:
+            self._unsaid += 1
+            return
+        others = f" ({self._unsaid} refusals before this one were not logged)" if self._unsaid else ""
+        self._next_ns, self._unsaid = now_ns + REFUSAL_LOG_INTERVAL_NS, 0
+        log.warning("%s%s", error, others)
+
+
 def _refuse_with(status: int) -> Callable[[Request, Exception], Response]:
+    refusals = _RefusalLog()
+
     def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, Overloaded)
+        refusals.say(error)
         problem = {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,

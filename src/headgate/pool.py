@@ -70,7 +70,9 @@ class _Leasing(QueuePool):
         options = kwargs.get("lease_options") or LeaseOptions()
         if driver is None:
             log.info("connections are not leased: Headgate knows psycopg, asyncpg, sqlite3 and aiosqlite")
-        elif options.enabled and not is_switched_off() and _can_lease_from_sqlalchemy(options):
+        elif is_switched_off():
+            log.warning("connections are not leased and the gate does not count: HEADGATE=off is set")
+        elif options.enabled and _can_lease_from_sqlalchemy(options):
             pool = super().__new__(cls)
             pool.driver = driver
             return pool
@@ -493,6 +495,8 @@ def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | 
     :returns: the same engine; unchanged with ``HEADGATE=off``.
     :raises ConfigError: the engine has been used already, or its pool is unbounded.
     """
+    if not isinstance(engine, Engine | AsyncEngine):
+        raise ConfigError(f"lease(<{type(engine).__name__}>) cannot work: give an Engine or an AsyncEngine")
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     pool = sync_engine.pool
     if isinstance(pool, _Leasing):

@@ -461,7 +461,7 @@ def test_a_finished_cursor_does_not_give_its_connection_away(on_postgresql: Aren
         assert held(connection) == 0
         assert cursor.connection is connection.connection
         with pytest.raises(headgate.LeaseError, match=r"pin\(\)"):
-            _ = cursor.server_side if on_postgresql.is_async else cursor.copy
+            _ = cursor.setinputsizes if on_postgresql.is_async else cursor.copy
 
     on_postgresql.connected(body)
 

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 
-from headgate import AsyncLeasePool, ConfigError, Database, LeasePool, seams
+from headgate import AsyncLeasePool, ConfigError, Database, LeasePool, lease, seams
 from headgate import database as module
 
 
@@ -177,3 +177,28 @@ def test_an_unbounded_pool_cannot_be_a_budget() -> None:
         create_engine("sqlite:///app.db", poolclass=LeasePool, max_overflow=-1)
     with pytest.raises(ConfigError, match="max_overflow=-1"):
         Database(create_engine("sqlite:///app.db", max_overflow=-1))
+
+
+def test_one_function_name_is_not_taken_for_a_list_of_letters() -> None:
+    with pytest.raises(ConfigError, match=r"\['similar_titles'\]"):
+        Database("sqlite:///app.db", read_functions="similar_titles")
+
+
+@pytest.mark.parametrize("option", ["connections", "max_wait", "max_pending"])
+def test_a_number_as_text_is_named(option: str) -> None:
+    arguments: dict[str, Any] = {option: "5"}
+    with pytest.raises(ConfigError, match=f"{option}='5'"):
+        Database("sqlite:///app.db", **arguments)
+
+
+def test_lease_wants_an_engine() -> None:
+    with pytest.raises(ConfigError, match="<str>"):
+        lease("sqlite:///app.db")  # type: ignore[type-var]
+
+
+def test_headgate_off_is_said_once_for_each_pool(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HEADGATE", "off")
+    assert type(Database("sqlite:///app.db").engine.pool) is QueuePool
+    assert caplog.text.count("HEADGATE=off") == 1

@@ -115,8 +115,10 @@ def arm_results(*valid: bool) -> Iterator[ArmResult]:
 )
 def test_a_void_arm_is_repeated_twice_then_shown_as_void(valid: tuple[bool, ...], runs: int, void: bool) -> None:
     results = arm_results(*valid)
-    result = run_until_valid(lambda: next(results))
+    said: list[int] = []
+    result = run_until_valid(lambda: next(results), on_repeat=lambda _, run: said.append(run))
     assert result.parameters["runs"] == runs
+    assert said == list(range(2, runs + 1)), "each repetition is told"
     assert is_void(result) == void
 
 

@@ -59,7 +59,7 @@ def test_fits_its_width(mode: str, width: int, encoding: str) -> None:
 def test_failing_checks_come_first_and_verdicts_last() -> None:
     lines = printed(sample_run("full"), width=100).splitlines()
     assert lines[0] == "Why a result may not be believed: 2 failed checks"
-    assert [line[:8] for line in lines[-2:]] == ["✗ ping: ", "✓ sleep:"]
+    assert [line[:8] for line in lines[-3:]] == ["✗ ping: ", "  did no", "✓ sleep:"]
 
 
 def test_quick_marks_every_measured_column_and_explains_the_mark() -> None:

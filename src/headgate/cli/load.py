@@ -136,7 +136,7 @@ def format_report(report: Report) -> str:
     if len(report.targets) > 1:
         blocks += [_format_target(result) for result in report.targets]
     if not failed:
-        blocks.append(_format_checks("Checks passed:", report.checks))
+        blocks.append(_format_checks("Checks of the generator passed:", report.checks))
     return "\n\n".join(blocks)
 
 

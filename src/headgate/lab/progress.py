@@ -38,6 +38,10 @@ class LabProgress:
         if self._bars is not None:
             self._bars.stop()
 
+    def note(self, line: str) -> None:
+        """Say something between two arms."""
+        self._print_line(line)
+
     @contextmanager
     def arm(self, experiment: str, title: str, *, total: int) -> Iterator[Update]:
         """Show one arm while the block runs; the block calls the update with the count done so far."""

@@ -160,8 +160,15 @@ class _Runner:
 
     def run(self) -> ExperimentResult:
         site = prepare_site(self._experiment, self._plan, self._server)
-        results = [run_until_valid(partial(self._run_once, arm, site)) for arm in self._plan.arms]
+        results = [
+            run_until_valid(partial(self._run_once, arm, site), on_repeat=partial(self._say_again, arm))
+            for arm in self._plan.arms
+        ]
         return conclude(self._experiment, self._plan, results)
+
+    def _say_again(self, arm: Arm, result: ArmResult, run: int) -> None:
+        reasons = "; ".join(f"{check.name} {check.detail}" for check in result.checks if not check.ok)
+        self._progress.note(f"{self._experiment.name}: {arm.title}: not valid ({reasons}), run {run} of {MAX_RUNS}")
 
     def _run_once(self, arm: Arm, site: Site) -> ArmResult:
         log = self._logs / f"{self._experiment.name}-{arm.name}.log"
@@ -204,14 +211,16 @@ class _Runner:
         return result
 
 
-def run_until_valid(run_once: Callable[[], ArmResult]) -> ArmResult:
+def run_until_valid(run_once: Callable[[], ArmResult], *, on_repeat: Callable[[ArmResult, int], None]) -> ArmResult:
     """Run an arm again while its checks fail, ``MAX_RUNS`` times at most; the result's parameters say how often.
 
     The checks look at the generator alone, so this favours no result.
     """
     result, runs = run_once(), 1
     while is_void(result) and runs < MAX_RUNS:
-        result, runs = run_once(), runs + 1
+        runs += 1
+        on_repeat(result, runs)
+        result = run_once()
     return replace(result, parameters={**result.parameters, "runs": runs})
 
 

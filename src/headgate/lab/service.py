@@ -70,7 +70,7 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(gracefully=kind is None)
 
     @property
     def url(self) -> str:
@@ -145,13 +145,13 @@ class Service:
         self.check_running()
         return psutil.Process(self.pid)
 
-    def close(self) -> None:
-        """Stop the service, gracefully at first and surely in the end; does nothing when that is done."""
+    def close(self, *, gracefully: bool = True) -> None:
+        """Stop the service, at first with time for its requests and surely in the end; once is enough."""
         lifeline, self._lifeline = self._lifeline, None
         if lifeline is None:
             return
         try:
-            if lifeline.process.poll() is None:
+            if gracefully and lifeline.process.poll() is None:
                 lifeline.send({"do": "stop"})
                 lifeline.process.wait(_STOP_SECONDS)
         except (LabError, subprocess.TimeoutExpired):

@@ -172,5 +172,6 @@ def _first_throughput(arm: ArmResult) -> float:
 
 
 def _same_load(arm: ArmResult, other: ArmResult) -> bool:
-    alike = math.isclose(_first_offered(arm), _first_offered(other), rel_tol=0.1)
+    limits = [one.parameters.get("client_connections") for one in (arm, other)]
+    alike = math.isclose(_first_offered(arm), _first_offered(other), rel_tol=0.1) and limits[0] == limits[1]
     return alike and arm.paths[0].path == other.paths[0].path

@@ -112,6 +112,9 @@ def _print_verdicts(run: Run, paper: _Paper) -> None:
         doubt = f" ({void} of {len(experiment.arms)} arms void)" if void else ""
         scaled = " [scaled parameters]" if is_scaled(run, experiment) else ""
         paper.print((f"{mark} ", style), (experiment.name, "bold"), (f": {experiment.verdict}{doubt}{scaled}", ""))
+        for finding in experiment.findings:
+            if not finding.holds:
+                paper.print(("  did not hold: ", style), (f"{finding.statement} ({finding.evidence})", ""))
 
 
 def _print_table(sheet: Sheet, paper: _Paper) -> None:
