@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from headgate.config import GateOptions, LeaseOptions
-from headgate.errors import ConfigError, Overloaded
+from headgate.errors import ConfigError
 from headgate.gate import Gate
 from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
 from headgate.sessions import AsyncSession, Session
@@ -198,9 +198,7 @@ class Database:
             else:
                 with self.engine.connect() as connection:
                     connection.execute(text("SELECT 1"))
-        except Overloaded:
-            raise
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever a driver says here, the app must not start without an answer
             cause = error.__cause__ or error
             raise ConfigError(
                 f"database {self.name!r} at {_shown(self.url)} does not answer: "
