@@ -228,6 +228,8 @@ def _parse(source: object) -> URL:
     except (ArgumentError, ValueError):
         raise ConfigError("the database URL cannot be read: write it as postgresql://user@host/name") from None
     if url.drivername not in DRIVERS:
+        if url.drivername == "postgres":
+            raise ConfigError("the scheme postgres:// is not known to SQLAlchemy: write postgresql://")
         known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
         raise ConfigError(
             f"the scheme {url.drivername}:// is not known: use one of {known}, or pass an engine of your own, "

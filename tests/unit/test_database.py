@@ -42,6 +42,7 @@ def test_psycopg2_serves_sync_sessions_if_that_is_what_is_there(monkeypatch: pyt
     ("arguments", "expected"),
     [
         ({"source": "mysql://root:hush@h/d"}, ["mysql://", "postgresql://"]),
+        ({"source": "postgres://root:hush@h/d"}, ["postgres://", "write postgresql://"]),
         ({"source": "not a url, hush"}, ["URL"]),
         ({"source": 42}, ["<int>"]),
         ({"source": b"postgresql://u:hush@h/d"}, ["<bytes>"]),
