@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -177,16 +177,19 @@ def test_an_ended_run_leaves_nothing(tmp_path: Path, number: signal.Signals, cod
 
 
 def listening_ports(family: list[psutil.Process]) -> set[int]:
-    return {
-        connection.laddr.port
-        for process in family
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
+    ports = set()
+    for process in family:
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's workers come and go
+            listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+            ports.update(connection.laddr.port for connection in listening)
+    return ports
 
 
 def data_directories(family: list[psutil.Process]) -> list[Path]:
-    arguments = [argument for process in family for argument in process.cmdline()]
+    arguments: list[str] = []
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            arguments += process.cmdline()
     return [Path(argument[2:]) for argument in arguments if re.fullmatch("-D.*/data", argument)]
 
 

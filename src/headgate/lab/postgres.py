@@ -6,8 +6,9 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -224,9 +225,11 @@ class EmbeddedPostgres:
         """Freeze the server and all its backends: connections stay open and nothing answers."""
         postmaster = psutil.Process(self._pid)
         postmaster.send_signal(signal.SIGSTOP)  # first, so that no backend is started meanwhile
+        _wait_until_stopped([postmaster])
         family = [postmaster, *postmaster.children(recursive=True)]
         try:
             _signal_all(family, signal.SIGSTOP)
+            _wait_until_stopped(family)
             yield
         finally:
             _signal_all(family, signal.SIGCONT)
@@ -273,6 +276,15 @@ def _format(value: Setting) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value)
+
+
+def _wait_until_stopped(processes: Iterable[psutil.Process]) -> None:
+    """A signal is sent at once and takes effect a moment later; after a second nobody waits for it any more."""
+    deadline_s = time.monotonic() + 1
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            while process.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline_s:
+                time.sleep(0.001)
 
 
 def _signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
