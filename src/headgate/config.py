@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from headgate.errors import ConfigError
 
 SWITCH = "HEADGATE"
 """``HEADGATE=off`` in the environment gives stock SQLAlchemy behaviour with the same code."""
+
+
+OnPin = Literal["warn", "error"]
+
+Hook = Callable[[Any], object]
+"""Called with a DBAPI connection, as the listeners of SQLAlchemy's pool are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +49,29 @@ class LeaseOptions:
     :ivar enabled: False gives stock SQLAlchemy behaviour.
     :ivar read_functions: names of SQL functions of your own that only read; their calls stay proved reads.
     :ivar strict: raise where leases would be off with a WARNING, because the installed SQLAlchemy is unknown.
+    :ivar guard: PostgreSQL itself refuses what a proved read would write; off where a pooler forbids it.
+    :ivar on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write.
+    :ivar on_acquire: called with the DBAPI connection, in autocommit, each time one is acquired.
+    :ivar on_release: called likewise before a connection goes to somebody else.
     """
 
     enabled: bool = True
     read_functions: frozenset[str] = field(default_factory=frozenset)
     strict: bool = False
+    guard: bool = True
+    on_pin: OnPin | None = None
+    on_acquire: Hook | None = None
+    on_release: Hook | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.on_pin in (None, "warn", "error"), "on_pin", self.on_pin, "use 'warn', 'error' or None")
+        for option in ("on_acquire", "on_release"):
+            hook = getattr(self, option)
+            _require(hook is None or callable(hook), option, hook, "give a function of the DBAPI connection")
+            is_coroutine = inspect.iscoroutinefunction(hook)
+            _require(
+                not is_coroutine, option, hook, "give a plain def; the async drivers' connection is used as a sync one"
+            )
 
 
 @dataclass(frozen=True, slots=True)

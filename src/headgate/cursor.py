@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES
 
 if TYPE_CHECKING:
-    from headgate.lease import Lease, VirtualConnection
+    from headgate.lease import VirtualConnection
+    from headgate.lending import Lease
 
 
 class VirtualCursor:

@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from headgate.config import GateOptions, LeaseOptions
+from headgate.config import GateOptions, Hook, LeaseOptions, OnPin
 from headgate.errors import ConfigError
 from headgate.gate import Gate
 from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
 from headgate.sessions import AsyncSession, Session
+from headgate.snapshots import see_snapshots
+from headgate.testing.rolled_back import RolledBack
 
 PSYCOPG = "postgresql+psycopg"
 DRIVERS = {
@@ -49,6 +51,11 @@ class Database:
     :param enabled: False gives stock SQLAlchemy behaviour, as does ``HEADGATE=off`` in the environment.
     :param read_functions: SQL functions of your own that only read.
     :param strict: raise, instead of one WARNING, if the installed SQLAlchemy cannot be leased from.
+    :param guard: PostgreSQL itself refuses to write for what was taken for a read; off where a pooler forbids it.
+    :param on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write.
+    :param on_acquire: called with the DBAPI connection, in autocommit, each time a session acquires one; what it
+        sends costs a round trip a statement.
+    :param on_release: called likewise before a connection goes to another session.
     :raises ConfigError: an option that cannot work; the message names it and the remedy, never the password.
     """
 
@@ -64,11 +71,23 @@ class Database:
         enabled: bool = True,
         read_functions: Iterable[str] = (),
         strict: bool = False,
+        guard: bool = True,
+        on_pin: OnPin | None = None,
+        on_acquire: Hook | None = None,
+        on_release: Hook | None = None,
     ) -> None:
         self.name = name
         if isinstance(read_functions, str):
             raise ConfigError(f"read_functions={read_functions!r} cannot work: give a list, [{read_functions!r}]")
-        self._options = LeaseOptions(enabled=enabled, read_functions=frozenset(read_functions), strict=strict)
+        self._options = LeaseOptions(
+            enabled=enabled,
+            read_functions=frozenset(read_functions),
+            strict=strict,
+            guard=guard,
+            on_pin=on_pin,
+            on_acquire=on_acquire,
+            on_release=on_release,
+        )
         self._given_async = source if isinstance(source, AsyncEngine) else None
         self._given_sync = source if isinstance(source, Engine) else sync
         given = [engine for engine in (self._given_async, self._given_sync) if engine is not None]
@@ -79,6 +98,7 @@ class Database:
         given_options: Any = {option: value for option, value in options.items() if value is not None}
         self._gate_options = GateOptions(**given_options)
         self.gate = Gate(self._gate_options, name=name)
+        self._blocks: list[RolledBack] = []
         if not given:
             _require_some_driver(self.url)
 
@@ -100,6 +120,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_engine(url, **(pool or {"poolclass": LeasePool, **self._lease_pool_options()}))
         self._unite(engine, self.__dict__.get("async_engine"))
+        self._join_blocks(engine)
         return engine
 
     @cached_property
@@ -115,6 +136,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_async_engine(url, **(pool or {"poolclass": AsyncLeasePool, **self._lease_pool_options()}))
         self._unite(self.__dict__.get("engine"), engine)
+        self._join_blocks(engine)
         return engine
 
     def _lease_pool_options(self) -> dict[str, object]:
@@ -162,13 +184,21 @@ class Database:
             self.async_engine, class_=AsyncSession, expire_on_commit=False, close_resets_only=False
         )
 
-    def session(self) -> Session:
-        """A new session, to be used as a context manager; whoever asked commits."""
-        return self._sessions()
+    def session(self, *, snapshot: bool = False) -> Session:
+        """A new session, to be used as a context manager; whoever asked commits.
 
-    def async_session(self) -> AsyncSession:
-        """A new async session, to be used as a context manager; whoever asked commits."""
-        return self._async_sessions()
+        :param snapshot: one picture for all its reads, until commit, rollback or close: REPEATABLE READ, READ ONLY
+            on PostgreSQL. It keeps its connection from its first statement on.
+        """
+        session = self._sessions()
+        return see_snapshots(session) if snapshot else session
+
+    def async_session(self, *, snapshot: bool = False) -> AsyncSession:
+        """A new async session, to be used as a context manager; otherwise as ``session``."""
+        session = self._async_sessions()
+        if snapshot:
+            see_snapshots(session.sync_session)
+        return session
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -184,6 +214,29 @@ class Database:
             yield session
             await session.commit()
 
+    # tests
+
+    def rolled_back(self) -> RolledBack:
+        """A block for tests, ``with`` or ``async with``: what it does to this database is undone at its end.
+
+        Inside, all sync sessions (and Core connections) share one connection, and all async ones another; a commit
+        releases a savepoint. Blocks nest. Sequences keep what they have counted.
+        """
+        return RolledBack(
+            database=self.name,
+            engines=self._made_engines,
+            blocks=self._blocks,
+            max_wait=self._gate_options.max_wait,
+            read_functions=self._options.read_functions,
+        )
+
+    def _made_engines(self) -> Iterator[Engine | AsyncEngine]:
+        return (self.__dict__[name] for name in ("engine", "async_engine") if name in self.__dict__)
+
+    def _join_blocks(self, engine: Engine | AsyncEngine) -> None:
+        for block in self._blocks:
+            block.join(engine)
+
     # life
 
     async def check(self) -> None:
@@ -191,6 +244,8 @@ class Database:
 
         :raises ConfigError: it does not answer; the message names host, reason and remedy.
         """
+        if any(block.is_connected for block in self._blocks):
+            return  # it has answered, and a sync test of a sync app needs no async connection
         try:
             if _has_driver(_async_driver(self.url)):
                 async with self.async_engine.connect() as connection:

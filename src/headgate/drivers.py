@@ -1,4 +1,4 @@
-"""What differs between the four drivers: transaction status, the autocommit flip, buffering, isolation.
+"""What differs between the four drivers: transaction status, the autocommit flip, buffering, isolation, the guard.
 
 A driver works on what SQLAlchemy calls the DBAPI connection: the driver's own for the sync ones, SQLAlchemy's
 adapter for the async ones. Its status is the truth about transactions; no flag of ours replaces it.
@@ -7,22 +7,47 @@ adapter for the async ones. Its status is the truth about transactions; no flag 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import socket
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy.engine import Dialect
 from sqlalchemy.util import await_only
 
+from headgate.asyncpg_guard import guarded_connection_class
 from headgate.statements import Family
 
 # Values of libpq's PGTransactionStatusType and ConnStatusType that matter here.
 PQTRANS_IDLE = 0
 CONNECTION_OK = 0
+
+QUESTIONS = """
+SELECT pg_catalog.current_setting('default_transaction_isolation'),
+  (SELECT lower(split_part(setting, '=', 2)) IN ('on', 'true', 'yes', '1')
+   FROM pg_catalog.pg_db_role_setting AS given
+     LEFT JOIN pg_catalog.pg_database AS base ON base.oid = given.setdatabase
+     LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = given.setrole,
+     unnest(given.setconfig) AS setting
+   WHERE (given.setdatabase = 0 OR base.datname = current_database())
+     AND (given.setrole = 0 OR role.rolname = session_user)
+     AND setting LIKE 'default_transaction_read_only=%'
+   ORDER BY given.setrole = 0, given.setdatabase = 0 LIMIT 1),
+  (SELECT json_agg(name)::text FROM (
+     SELECT lower(typname) AS name FROM pg_catalog.pg_type AS type
+     GROUP BY 1 HAVING bool_and(typtype = 'e' AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_cast WHERE casttarget = type.oid OR castsource = type.oid))) AS enums)
+"""
+"""Asked once of each connection. The guard hides a role's own default, and enums are types of the application's."""
+
+GUARD = "default_transaction_read_only"
+READ_ONLY_VIOLATION = "25006"
 
 MAX_LAST_WORDS = 8
 """How many packets of an idle server are read in search of the end of its connection."""
@@ -37,12 +62,31 @@ FINISHED_CURSOR_ATTRIBUTES = frozenset(
 """What may be asked of a finished driver cursor without reaching its connection."""
 
 
+class Facts(NamedTuple):
+    """What a server says about a connection.
+
+    :ivar can_lease: its effective isolation allows other connections between two statements.
+    :ivar reads_by_default: the role or the database has ``default_transaction_read_only`` set.
+    :ivar enums: names of types in lower case that are enums whatever their schema.
+    """
+
+    can_lease: bool
+    reads_by_default: bool = False
+    enums: tuple[str, ...] = ()
+
+
+IdleWatch = Callable[[], object]
+"""True if something has arrived on an idle connection that nobody has read."""
+
+
 class Driver(Protocol):
     """One driver's answers to the questions a lease asks."""
 
     family: Family
     buffers: bool
     """True if a statement's rows are in memory when execute returns."""
+    needs_finish: bool
+    """True if a buffered cursor has to be detached from its connection."""
 
     def is_idle(self, dbapi: Any) -> bool:
         """True if no transaction is open and none has failed."""
@@ -50,6 +94,10 @@ class Driver(Protocol):
 
     def is_dead(self, dbapi: Any) -> bool:
         """True if the driver knows that the connection has ended; no I/O."""
+        ...
+
+    def watch_idle(self, dbapi: Any) -> IdleWatch:
+        """A question to be asked of an idle connection again and again: has it anything to say? No I/O."""
         ...
 
     def has_ended(self, dbapi: Any) -> bool:
@@ -68,8 +116,31 @@ class Driver(Protocol):
         """Undo ``enter_autocommit``; no I/O."""
         ...
 
-    def can_lease(self, dbapi: Any) -> bool:
-        """Ask a new connection once: does its effective isolation allow leasing? One round trip at most."""
+    def learn(self, dbapi: Any) -> Facts:
+        """What is true of a new connection as long as it lives; one round trip at most."""
+        ...
+
+    def ask_for_guard(self, options: dict[str, Any]) -> bool:
+        """Change the arguments of a connect so that the server refuses writes outside of transactions we begin.
+
+        False, and nothing is changed, where that would not be what the application asked for.
+        """
+        ...
+
+    def raise_guard(self, dbapi: Any) -> bool:
+        """If a new connection came up read-only, make its transactions read and write; False if it did not. No I/O."""
+        ...
+
+    def begin_as_given(self, dbapi: Any) -> None:
+        """Undo what ``raise_guard`` made of transactions: they read only, as the role's default is. No I/O."""
+        ...
+
+    def set_guard(self, dbapi: Any, *, on: bool) -> None:
+        """Make an idle connection refuse or allow writes outside of transactions; one round trip."""
+        ...
+
+    def is_read_only_violation(self, error: Exception) -> bool:
+        """True if the server refused a statement because it would have written."""
         ...
 
     def finish(self, cursor: Any) -> None:
@@ -84,6 +155,10 @@ class Driver(Protocol):
         """
         ...
 
+    def was_never_sent(self, error: Exception) -> bool:
+        """True if the statement provably did not reach the server, because the connection was ending."""
+        ...
+
     def is_stale_plan(self, error: Exception) -> bool:
         """True if the server refused a cached plan before running it; the next attempt plans anew."""
         ...
@@ -93,9 +168,39 @@ class Driver(Protocol):
         ...
 
 
-class _Psycopg:
+class _Postgresql:
+    """What psycopg and asyncpg have in common."""
+
     family: Family = "postgresql"
     buffers = True
+    needs_finish = False
+
+    def watch_idle(self, dbapi: Any) -> IdleWatch:
+        if not hasattr(select, "poll"):  # Windows
+            return lambda: True
+        poll = select.poll()
+        poll.register(self.descriptor(dbapi), select.POLLIN)
+        return partial(poll.poll, 0)
+
+    def descriptor(self, dbapi: Any) -> int:
+        raise NotImplementedError
+
+    def set_guard(self, dbapi: Any, *, on: bool) -> None:
+        _ask(self, dbapi, f"SET {GUARD} = {'on' if on else 'off'}")  # type: ignore[arg-type]
+
+    def was_never_sent(self, error: Exception) -> bool:
+        return False
+
+    def is_read_only_violation(self, error: Exception) -> bool:
+        return getattr(error, "sqlstate", None) == READ_ONLY_VIOLATION
+
+    def finish(self, cursor: Any) -> None:
+        pass
+
+
+class _Psycopg(_Postgresql):
+    def descriptor(self, dbapi: Any) -> int:
+        return int(self.raw(dbapi).pgconn.socket)
 
     @staticmethod
     def raw(dbapi: Any) -> Any:
@@ -127,16 +232,16 @@ class _Psycopg:
     def leave_autocommit(self, dbapi: Any) -> None:
         self.raw(dbapi)._autocommit = False
 
-    def can_lease(self, dbapi: Any) -> bool:
+    def learn(self, dbapi: Any) -> Facts:
         raw = self.raw(dbapi)
         if not (hasattr(raw, "_autocommit") and hasattr(raw, "_prepared")):
-            return False  # a psycopg we do not know
+            return Facts(can_lease=False)  # a psycopg we do not know
         if (raw.isolation_level or 0) > PSYCOPG_READ_COMMITTED or not self.is_idle(dbapi):
-            return False
-        return _default_isolation(self, dbapi) in WEAK_DEFAULTS
+            return Facts(can_lease=False)
+        return _ask_server(self, dbapi)
 
-    def finish(self, cursor: Any) -> None:
-        pass
+    def begin_as_given(self, dbapi: Any) -> None:
+        self._begin_with(dbapi, read_only=None)
 
     def abort(self, dbapi: Any) -> int | None:
         pgconn = self.raw(dbapi).pgconn
@@ -150,6 +255,28 @@ class _Psycopg:
     def forget_plan(self, dbapi: Any, cursor: Any) -> None:
         self.raw(dbapi)._prepared.clear()
 
+    def ask_for_guard(self, options: dict[str, Any]) -> bool:
+        given = str(options.get("options") or "")
+        if GUARD in given or "target_session_attrs" in options:
+            return False
+        options["options"] = f"{given} -c {GUARD}=on".strip()
+        return True
+
+    def raise_guard(self, dbapi: Any) -> bool:
+        status = self.raw(dbapi).pgconn.parameter_status
+        if not hasattr(self.raw(dbapi), "_begin_statement"):
+            return False  # a psycopg we do not know
+        if status(GUARD.encode()) != b"on" or status(b"in_hot_standby") != b"off":
+            return False
+        self._begin_with(dbapi, read_only=False)
+        return True
+
+    def _begin_with(self, dbapi: Any, *, read_only: bool | None) -> None:
+        # As its public setter does, which when async takes a lock and a switch: a place to be cancelled at.
+        raw = self.raw(dbapi)
+        raw._read_only = read_only
+        raw._begin_statement = b""
+
 
 class _PsycopgAsync(_Psycopg):
     @staticmethod
@@ -157,9 +284,9 @@ class _PsycopgAsync(_Psycopg):
         return dbapi._connection
 
 
-class _Asyncpg:
-    family: Family = "postgresql"
-    buffers = True
+class _Asyncpg(_Postgresql):
+    def descriptor(self, dbapi: Any) -> int:
+        return _descriptor(dbapi._connection)
 
     def is_idle(self, dbapi: Any) -> bool:
         return dbapi._transaction is None and not dbapi._connection.is_in_transaction()
@@ -185,13 +312,13 @@ class _Asyncpg:
     def leave_autocommit(self, dbapi: Any) -> None:
         dbapi.isolation_level = dbapi._isolation_setting
 
-    def can_lease(self, dbapi: Any) -> bool:
+    def learn(self, dbapi: Any) -> Facts:
         if dbapi._isolation_setting not in WEAK_ISOLATION or not self.is_idle(dbapi):
-            return False
-        return _default_isolation(self, dbapi) in WEAK_DEFAULTS
+            return Facts(can_lease=False)
+        return _ask_server(self, dbapi)
 
-    def finish(self, cursor: Any) -> None:
-        pass
+    def begin_as_given(self, dbapi: Any) -> None:
+        dbapi._connection.begins_read_write = False
 
     def abort(self, dbapi: Any) -> int | None:
         # Its loop may be another thread's, stopped or closed: the server is told past it.
@@ -206,11 +333,30 @@ class _Asyncpg:
             raw._loop.call_soon_threadsafe(raw.terminate)
         return twin.detach()
 
+    def was_never_sent(self, error: Exception) -> bool:
+        # The server's farewell has been read, its end not yet: asyncpg refuses to begin anything.
+        return "cannot switch to state" in str(error)
+
     def is_stale_plan(self, error: Exception) -> bool:
         return type(error).__name__ == "InvalidCachedStatementError"
 
     def forget_plan(self, dbapi: Any, cursor: Any) -> None:
         cursor._invalidate_schema_cache_asof = time.time()  # SQLAlchemy compares it with its own time.time()
+
+    def ask_for_guard(self, options: dict[str, Any]) -> bool:
+        settings = options.get("server_settings") or {}
+        if GUARD in settings or "connection_class" in options or "target_session_attrs" in options:
+            return False
+        options["server_settings"] = {**settings, GUARD: "on"}
+        options["connection_class"] = guarded_connection_class()
+        return True
+
+    def raise_guard(self, dbapi: Any) -> bool:
+        settings = dbapi._connection.get_settings()
+        if getattr(settings, GUARD, None) != "on" or getattr(settings, "in_hot_standby", None) != "off":
+            return False
+        dbapi._connection.begins_read_write = True
+        return True
 
 
 class _Sqlite:
@@ -218,6 +364,10 @@ class _Sqlite:
 
     family: Family = "sqlite"
     buffers = False
+    needs_finish = False
+
+    def watch_idle(self, dbapi: Any) -> IdleWatch:
+        return bool  # never: there is no server
 
     @staticmethod
     def raw(dbapi: Any) -> Any:
@@ -245,10 +395,28 @@ class _Sqlite:
     def leave_autocommit(self, dbapi: Any) -> None:
         pass
 
-    def can_lease(self, dbapi: Any) -> bool:
+    def learn(self, dbapi: Any) -> Facts:
         raw = self.raw(dbapi)
         legacy = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
-        return raw.isolation_level is not None and getattr(raw, "autocommit", legacy) == legacy
+        return Facts(raw.isolation_level is not None and getattr(raw, "autocommit", legacy) == legacy)
+
+    def begin_as_given(self, dbapi: Any) -> None:
+        pass
+
+    def ask_for_guard(self, options: dict[str, Any]) -> bool:
+        return False
+
+    def raise_guard(self, dbapi: Any) -> bool:
+        return False
+
+    def set_guard(self, dbapi: Any, *, on: bool) -> None:
+        pass
+
+    def is_read_only_violation(self, error: Exception) -> bool:
+        return False
+
+    def was_never_sent(self, error: Exception) -> bool:
+        return False
 
     def finish(self, cursor: Any) -> None:
         pass
@@ -266,6 +434,7 @@ class _Sqlite:
 
 class _Aiosqlite(_Sqlite):
     buffers = True
+    needs_finish = True
 
     @staticmethod
     def raw(dbapi: Any) -> Any:
@@ -296,16 +465,21 @@ def has_input(descriptor: int, timeout_ms: int = 0) -> bool:
     return bool(poll.poll(timeout_ms))
 
 
-def _default_isolation(driver: Driver, dbapi: Any) -> str:
-    """The server's default for this role and database, asked outside a transaction."""
+def _ask_server(driver: Driver, dbapi: Any) -> Facts:
+    isolation, reads_by_default, enums = _ask(driver, dbapi, QUESTIONS)
+    return Facts(isolation in WEAK_DEFAULTS, bool(reads_by_default), tuple(json.loads(enums or "[]")))
+
+
+def _ask(driver: Driver, dbapi: Any, statement: str) -> Any:
+    """Run one statement outside of a transaction; its first row, if it has one."""
     flips = not driver.is_autocommit(dbapi)
     if flips:
         driver.enter_autocommit(dbapi)
     try:
         cursor = dbapi.cursor()
         try:
-            cursor.execute("SHOW default_transaction_isolation")
-            return str(cursor.fetchone()[0])
+            cursor.execute(statement)
+            return cursor.fetchone() if cursor.description else None
         finally:
             cursor.close()
     finally:

@@ -1,31 +1,40 @@
 """Who may hold a connection, who waits, who is turned away; threads and tasks in one queue.
 
-Everything is decided under one lock and waited for outside it. A released permit goes straight to the waiter
-that has waited longest: nobody can overtake, and a waiter that was cancelled at that very moment passes it on.
+Everything is decided under one lock and waited for outside it. A released permit goes straight to a waiter:
+nobody can overtake, and a waiter that was cancelled at that very moment passes it on. A *warm* lease, left with its
+holder between two statements, belongs to the gate: whoever waits gets it, and its holder finds out later.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NamedTuple
 
 from headgate.config import Clock, GateOptions
 from headgate.errors import LeaseError, Overloaded
-from headgate.queueing import WaitingLine, retry_after_s, smooth
+from headgate.queueing import OTHER, Kind, WaitingLine, retry_after_s, smooth
+from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, runs_event_loop
+
+SWITCH_INTERVAL_NS: Final = 20_000_000
+"""While both kinds wait, a connection of one is replaced by one of the other that often at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateStatistics:
-    """A snapshot of the gate; times in nanoseconds, counters since the start."""
+    """A snapshot of the gate; times in nanoseconds, counters since the start.
+
+    Of the ``connections`` of the budget ``in_use`` run a statement or are pinned, ``warm`` are left with their
+    holders between two statements, ``idle`` are open and nobody's.
+    """
 
     connections: int
     in_use: int
+    warm: int
     idle: int
     pending: int
     oldest_wait_ns: int
@@ -33,52 +42,14 @@ class GateStatistics:
     waited: int
     wait_time_ns: int
     mean_use_ns: int
+    revoked: int
     shed: dict[str, int]
     dropped: dict[str, int]
 
 
-class _Waiter(Protocol):
-    """Somebody in the line; ``wake`` tells it that it holds a permit, False if it can no longer be told."""
-
-    granted: bool
-
-    def wake(self) -> bool: ...
-
-
-class _ThreadWaiter:
-    __slots__ = ("event", "granted")
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.granted = False
-
-    def wake(self) -> bool:
-        self.event.set()
-        return True
-
-
-class _TaskWaiter:
-    __slots__ = ("future", "granted", "loop", "thread")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
-        self.thread = threading.get_ident()
-        self.granted = False
-
-    def wake(self) -> bool:
-        try:
-            if self.thread == threading.get_ident():
-                self._resolve()
-            else:
-                self.loop.call_soon_threadsafe(self._resolve)
-        except RuntimeError:  # the waiter's loop has been closed: nobody is left to take the permit
-            return False
-        return True
-
-    def _resolve(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+class _ReturnedPermit(NamedTuple):
+    kind: Kind
+    use_ns: int
 
 
 class _GateLock:
@@ -89,7 +60,7 @@ class _GateLock:
 
     __slots__ = ("_lock", "_pass_on", "_returned")
 
-    def __init__(self, returned: deque[int | None], pass_on: Callable[[], None]) -> None:
+    def __init__(self, returned: Collection[object], pass_on: Callable[[], None]) -> None:
         self._lock = threading.Lock()
         self._returned = returned
         self._pass_on = pass_on
@@ -99,7 +70,8 @@ class _GateLock:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
-        self.drain()
+        if self._returned:
+            self.drain()
 
     def drain(self) -> None:
         # Whoever fails to get the lock here can rely on its owner to come by after releasing it.
@@ -131,61 +103,69 @@ class Gate:
         self.clock = clock
         self.describe_holders = describe_holders
         self._jitter = jitter
-        self._line: WaitingLine[_Waiter] = WaitingLine(
-            max_pending=options.max_pending, max_wait_ns=round(options.max_wait * 1e9)
-        )
-        # What has been given back and not dealt with yet: the use time of a permit, None for a place.
-        self._returned: deque[int | None] = deque()
-        self._lock = _GateLock(self._returned, self._pass_on_returned)
-        self._in_use = 0
-        self._places = 0
+        self._options = options
         self._acquired = 0
         self._waited = 0
         self._wait_time_ns = 0
         self._mean_use_ns = 0.0
+        self._revoked = 0
         self._shed: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget who holds and who waits: in a forked child those are the parent's."""
+        self._line: WaitingLine[ThreadWaiter | TaskWaiter] = WaitingLine(
+            max_pending=self._options.max_pending, max_wait_ns=round(self._options.max_wait * 1e9)
+        )
+        # What has been given back and not dealt with yet: a permit, or None for a place.
+        self._returned: deque[_ReturnedPermit | None] = deque()
+        self._lock = _GateLock(self._returned, self._pass_on_returned)
+        # Changed without the lock too, by single steps of the interpreter: whoever pops a lease has it.
+        self._warm: dict[Kind, OrderedDict[Grant, None]] = {"sync": OrderedDict(), "async": OrderedDict()}
+        self._permits = 0
+        self._places = 0
+        self._switched_ns = -SWITCH_INTERVAL_NS
 
     # permits
 
-    def acquire_nowait(self) -> bool:
-        """Take a permit if one is free and nobody waits for it; never waits."""
+    def acquire_nowait(self, kind: Kind = "sync") -> Grant | None:
+        """Take a permit if one is free, or a warm lease if there is one; None if neither is. Never waits."""
         with self._lock:
-            return self._take_free()
+            return self._take(kind)
 
-    def acquire(self) -> None:
+    def acquire(self) -> Grant:
         """Take a permit, waiting in this thread if need be.
 
+        :returns: ``PERMIT``, or a warm lease that was revoked: the caller now owns it and the permit in it.
         :raises Overloaded: no permit within ``max_wait``, or too many are waiting already.
         :raises LeaseError: it would have to wait on a thread that runs an event loop.
         """
-        if self.acquire_nowait():
-            return
-        if _runs_event_loop():
+        grant = self.acquire_nowait("sync")
+        if grant is not None:
+            return grant
+        if runs_event_loop():
             raise LeaseError(self._message_blocked_loop())
-        waiter = _ThreadWaiter()
+        waiter = ThreadWaiter()
         deadline_ns = self._join(waiter)
-        if deadline_ns is None:
-            return
         try:
             waiter.event.wait(max(0.0, (deadline_ns - self.clock()) / 1e9))
         except BaseException:
             self._abandon(waiter)
             raise
-        self._settle(waiter)
+        return self._settle(waiter)
 
-    async def acquire_async(self) -> None:
-        """Take a permit, waiting in this task if need be.
+    async def acquire_async(self) -> Grant:
+        """Take a permit, waiting in this task if need be; returns as ``acquire`` does.
 
         :raises Overloaded: no permit within ``max_wait``, or too many are waiting already.
         """
-        if self.acquire_nowait():
-            return
-        waiter = _TaskWaiter()
+        grant = self.acquire_nowait("async")
+        if grant is not None:
+            return grant
+        waiter = TaskWaiter()
         deadline_ns = self._join(waiter)
-        if deadline_ns is None:
-            return
-        timer = waiter.loop.call_later(max(0.0, (deadline_ns - self.clock()) / 1e9), waiter._resolve)
+        timer = waiter.loop.call_later(max(0.0, (deadline_ns - self.clock()) / 1e9), waiter.resolve)
         try:
             await waiter.future
         except BaseException:
@@ -193,78 +173,132 @@ class Gate:
             raise
         finally:
             timer.cancel()
-        self._settle(waiter)
+        return self._settle(waiter)
 
-    def release(self, use_ns: int = 0) -> None:
-        """Give a permit back after ``use_ns`` of use; it goes to whoever has waited longest.
+    def release(self, use_ns: int = 0, kind: Kind = "sync") -> None:
+        """Give a permit back after ``use_ns`` of use; a waiter has it at once, one of this ``kind`` if possible.
 
         Safe from anywhere, a finalizer that interrupts the gate itself included: what cannot be passed on now
         is passed on by whoever holds the lock.
         """
-        self._returned.append(use_ns)
+        self._returned.append(_ReturnedPermit(kind, use_ns))
         self._lock.drain()
 
-    def _take_free(self) -> bool:
+    def _take(self, kind: Kind) -> Grant | None:
         self._pass_on_returned()
-        if self._in_use >= self.connections:
-            return False
-        self._in_use += 1
-        self._acquired += 1
-        return True
+        self._pass_on_warm()
+        if self._permits < self.connections:
+            self._permits += 1
+            self._acquired += 1
+            return PERMIT
+        return self._revoke(kind) or self._revoke(OTHER[kind])
 
-    def _join(self, waiter: _Waiter) -> int | None:
-        """Put a waiter in the line and return its deadline; None if it was granted a permit after all."""
+    def _join(self, waiter: ThreadWaiter | TaskWaiter) -> int:
+        """Put a waiter in the line and return its deadline."""
         with self._lock:
-            if self._take_free():
-                return None
-            deadline_ns = self._line.join(waiter, self.clock())
+            deadline_ns = self._line.join(waiter, waiter.kind, self.clock())
             if deadline_ns is None:
                 self._shed["full"] += 1
                 raise self._refusal("full", 0)
+            # Looked at after joining: what came back before was not passed on to a waiter nobody knew of.
+            self._pass_on_returned()
+            self._pass_on_free()
+            self._pass_on_warm()
         return deadline_ns
 
-    def _settle(self, waiter: _Waiter) -> None:
-        """The wait is over: the waiter either holds a permit or is dropped."""
+    def _settle(self, waiter: ThreadWaiter | TaskWaiter) -> Grant:
+        """The wait is over: the waiter either has a grant or is dropped."""
         with self._lock:
             self._pass_on_returned()
-            if waiter.granted:
-                return
+            if waiter.grant is not None:
+                return waiter.grant
             self._line.leave(waiter)
             self._dropped["deadline"] += 1
             refusal = self._refusal("deadline", self._line.max_wait_ns)
         raise refusal
 
-    def _abandon(self, waiter: _Waiter) -> None:
-        """The waiter was interrupted; a permit handed over in that very moment is passed on, not swallowed."""
+    def _abandon(self, waiter: ThreadWaiter | TaskWaiter) -> None:
+        """The waiter was interrupted; a grant handed over in that very moment is passed on, not swallowed."""
         with self._lock:
             self._line.leave(waiter)
-            granted = waiter.granted
-        if granted:
-            self.release()
+            grant = waiter.grant
+        if grant is PERMIT:
+            self.release(kind=waiter.kind)
+        elif grant is not None:
+            grant.give_back()
+
+    # passing on: all of it under the lock
 
     def _pass_on_returned(self) -> None:
         while self._returned:
-            use_ns = self._returned.popleft()
-            if use_ns is None:
+            returned = self._returned.popleft()
+            if returned is None:
                 self._places -= 1
                 continue
-            if use_ns:
-                self._mean_use_ns = smooth(self._mean_use_ns, use_ns)
-            if not self._hand_over():
-                self._in_use -= 1
+            if returned.use_ns:
+                self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
+            if not self._hand_over(PERMIT, returned.kind):
+                self._permits -= 1
 
-    def _hand_over(self) -> bool:
-        """Give the permit to the first in line that can still be told; False if there is none."""
-        while (first := self._line.next()) is not None:
-            waiter, joined_ns = first
+    def _pass_on_free(self) -> None:
+        while self._line and self._permits < self.connections:
+            self._permits += 1
+            if not self._hand_over(PERMIT, self._line.longest_waiting()):
+                self._permits -= 1
+
+    def _pass_on_warm(self) -> None:
+        while self._line:
+            kind = self._line.longest_waiting()
+            lease = self._revoke(kind) or self._revoke(OTHER[kind])
+            if lease is None:
+                return
+            if not self._hand_over(lease, lease.kind):
+                self._warm[lease.kind][lease] = None
+
+    def _hand_over(self, grant: Grant, kind: Kind) -> bool:
+        """Give a permit, and the connection of ``kind`` behind it, to a waiter that can still be told."""
+        now_ns = self.clock()
+        while (chosen := self._line.next_kind(kind, now_ns, may_switch=self._may_switch(now_ns))) is not None:
+            waiter, joined_ns = self._line.next(chosen)
             if not waiter.wake():
                 continue
-            waiter.granted = True
+            if chosen != kind:
+                self._switched_ns = now_ns
+            waiter.grant = grant
             self._acquired += 1
             self._waited += 1
-            self._wait_time_ns += self.clock() - joined_ns
+            self._wait_time_ns += now_ns - joined_ns
             return True
         return False
+
+    def _may_switch(self, now_ns: int) -> bool:
+        return now_ns - self._switched_ns >= SWITCH_INTERVAL_NS
+
+    # warm leases
+
+    def rest(self, lease: Grant, kind: Kind) -> None:
+        """Leave a lease with its holder between two statements; from now on it belongs to whoever waits."""
+        self._warm[kind][lease] = None
+        # In this order: a waiter joins first and then looks for warm leases, so one of the two sees the other.
+        if self._line:
+            with self._lock:
+                self._pass_on_warm()
+
+    def resume(self, lease: Grant, kind: Kind) -> bool:
+        """Take one's own warm lease back; False if it has been revoked. Safe from a finalizer."""
+        return self._warm[kind].pop(lease, _GONE) is not _GONE
+
+    def is_warm(self, lease: Grant, kind: Kind) -> bool:
+        """True while a lease is left with its holder."""
+        return lease in self._warm[kind]
+
+    def _revoke(self, kind: Kind) -> Grant | None:
+        try:
+            lease, _ = self._warm[kind].popitem(last=False)
+        except KeyError:
+            return None
+        self._revoked += 1
+        return lease
 
     # places
 
@@ -290,16 +324,19 @@ class Gate:
             return self._statistics()
 
     def _statistics(self) -> GateStatistics:
+        warm = min(self._permits, sum(map(len, self._warm.values())))
         return GateStatistics(
             connections=self.connections,
-            in_use=self._in_use,
-            idle=max(0, self._places - self._in_use),
+            in_use=self._permits - warm,
+            warm=warm,
+            idle=max(0, self._places - self._permits),
             pending=len(self._line),
             oldest_wait_ns=self._line.oldest_wait_ns(self.clock()),
             acquired=self._acquired,
             waited=self._waited,
             wait_time_ns=self._wait_time_ns,
             mean_use_ns=round(self._mean_use_ns),
+            revoked=self._revoked,
             shed=dict(self._shed),
             dropped=dict(self._dropped),
         )
@@ -309,7 +346,7 @@ class Gate:
 
     def _state(self, now: GateStatistics) -> str:
         return (
-            f"in use {now.in_use} of {now.connections}, idle {now.idle}, pending {now.pending}, "
+            f"in use {now.in_use} of {now.connections}, warm {now.warm}, idle {now.idle}, pending {now.pending}, "
             f"oldest wait {now.oldest_wait_ns / 1e6:.0f} ms"
         )
 
@@ -349,9 +386,4 @@ class Gate:
         )
 
 
-def _runs_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+_GONE = object()

@@ -1,32 +1,25 @@
 """The virtual connection: what SQLAlchemy is given instead of a physical connection.
 
-It looks like a checked-out connection with a transaction begun. Behind it a physical connection is leased only
-while a statement runs (*reading*) or from the first statement that is not proved a read until the transaction
-ends (*pinned*). Whoever reaches for the physical connection itself keeps it until the end (*tainted*).
+It looks like a checked-out connection with a transaction begun. Behind it a physical connection is leased: while a
+statement runs, and *warm* until somebody else wants it (*reading*), or from the first statement that is not proved a
+read until the transaction ends (*pinned*). Whoever reaches for the physical connection keeps it to the end (*tainted*).
 """
 
 from __future__ import annotations
 
-import asyncio
 import weakref
-from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
-from sqlalchemy.util import await_only
 
 from headgate.cursor import VirtualCursor
-from headgate.drivers import Driver
 from headgate.errors import LeaseError
+from headgate.lending import Lease, Lender
 from headgate.sites import calling_site
 from headgate.statements import StatementClass
-
-if TYPE_CHECKING:
-    from headgate.statements import StatementProof
 
 
 class Hold(IntEnum):
@@ -35,92 +28,8 @@ class Hold(IntEnum):
     READING = 0
     PINNED = 1
     TAINTED = 2
-
-
-class Lessor(Protocol):
-    """Where leases come from: a pool."""
-
-    driver: Driver
-    proof: StatementProof
-    cursor_type: type | None
-    """The class of the driver's cursors, known from the pool's first connection on."""
-
-    def current(self) -> Lessor: ...
-
-    def acquire_lease(self) -> Lease: ...
-
-    def release_lease(self, lease: Lease) -> None: ...
-
-    def discard_lease(self, lease: Lease, error: BaseException | None) -> None: ...
-
-    def new_lock(self) -> AbstractContextManager[Any]: ...
-
-
-class Lease:
-    """One physical connection, lent: a permit of the gate and a checked-out pool entry that belong together."""
-
-    __slots__ = (
-        "__weakref__",
-        "acquired_ns",
-        "can_lease",
-        "dbapi",
-        "fairy",
-        "flips",
-        "is_suspect",
-        "on_lost",
-        "site",
-    )
-
-    def __init__(self, fairy: PoolProxiedConnection, driver: Driver, *, can_lease: bool, acquired_ns: int) -> None:
-        self.fairy: PoolProxiedConnection | None = fairy
-        self.dbapi: Any = fairy.dbapi_connection
-        self.can_lease = can_lease
-        self.flips = not driver.is_autocommit(self.dbapi)
-        self.acquired_ns = acquired_ns
-        self.is_suspect = False
-        self.site = ""
-        self.on_lost: Any = None
-
-    def __del__(self) -> None:
-        # Its session was forgotten. SQLAlchemy's own finalizer resets or ends the connection as soon as the
-        # fairy is let go; only then may somebody else have the permit.
-        if self.fairy is not None:
-            is_detached = self.fairy.is_detached
-            self.fairy = None
-            self.on_lost(self, is_detached)
-
-
-class TaskLock:
-    """Mutual exclusion of tasks under SQLAlchemy's greenlets, without a switch when nobody else is in."""
-
-    __slots__ = ("_held", "_waiting")
-
-    def __init__(self) -> None:
-        self._held = False
-        self._waiting: deque[asyncio.Future[None]] | None = None
-
-    def __enter__(self) -> None:
-        if not self._held:
-            self._held = True
-            return
-        if self._waiting is None:
-            self._waiting = deque()
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await_only(turn)
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self.__exit__()
-            raise
-
-    def __exit__(self, *exc: object) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._held = False
+    ESCAPED = 3
+    """Tainted, and whoever has the physical connection may do with it what we don't see."""
 
 
 class VirtualConnection(PoolProxiedConnection):
@@ -131,22 +40,30 @@ class VirtualConnection(PoolProxiedConnection):
         "_closed",
         "_hold",
         "_info",
+        "_is_warm",
         "_lease",
+        "_lender",
         "_lock",
-        "_pool",
         "_streams",
         "_unread",
+        "_wrote_on",
     )
 
-    def __init__(self, pool: Lessor) -> None:
-        self._pool = pool
+    def __init__(self, lender: Lender) -> None:
         self._lease: Lease | None = None
+        self._is_warm = False  # the lease is the gate's, and may be somebody else's by now
+        self._lender = lender
         self._hold = Hold.READING
         self._closed = False
-        self._lock = pool.new_lock()
+        self._lock = lender.pool.new_lock()
         self._info: dict[Any, Any] | None = None
         self._streams: list[Any] | None = None
         self._unread: weakref.WeakSet[VirtualCursor] | None = None
+        self._wrote_on: Any = None
+
+    def __del__(self) -> None:
+        if self._lease is not None:
+            self._lender.lose(self._lease, is_warm=self._is_warm)
 
     # statements
 
@@ -156,7 +73,7 @@ class VirtualConnection(PoolProxiedConnection):
             return VirtualCursor(self)
         with self._lock:
             lease = self._attached()
-            self._keep(lease, Hold.PINNED)
+            self._keep(lease, Hold.PINNED, "its rows are streamed by a server-side cursor")
             stream = lease.dbapi.cursor(*args, **kwargs)
             self._streams = [*(self._streams or ()), stream]
             return stream
@@ -165,42 +82,98 @@ class VirtualConnection(PoolProxiedConnection):
         """Execute on the physical connection: as a read if that is proved, else pinned."""
         with self._lock:
             lease = self._attached()
-            hold = self._hold_for(lease, method, statement)
-            if hold is Hold.READING:
-                return self._run_reading(lease, cursor, statement, args, kwargs)
-            self._keep(lease, hold)
+            if self._is_read(lease, method, statement):
+                try:
+                    return self._run_reading(lease, cursor, statement, args, kwargs)
+                except _NeverSentError:
+                    return self._run_elsewhere(lease, cursor, statement, args, kwargs)
+                except _RefusedByGuardError:
+                    self._lender.proof.forget(statement)
+                    lease = self._attached()
+            self._keep_for(lease, statement)
             return _interruptible(lease, getattr(cursor.on(lease), method), statement, *args, **kwargs)
 
-    def _hold_for(self, lease: Lease, method: str, statement: Any) -> Hold:
-        if self._hold is Hold.TAINTED:
-            return Hold.TAINTED
-        needed = Hold.TAINTED if type(statement) is not str else _HOLDS[self._pool.proof.classify(statement)]
-        if needed is Hold.READING and (method != "execute" or not self._pool.driver.is_idle(lease.dbapi)):
-            needed = Hold.PINNED
-        return max(self._hold, needed)
+    def _run_elsewhere(self, ended: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
+        """Execute a read once more, on another connection; in its transaction, where nothing is repeated."""
+        self._lease = None
+        self._lender.discard(ended, None)
+        lease = self._attached()
+        self._keep(lease, Hold.PINNED)
+        return _interruptible(lease, cursor.on(lease).execute, statement, *args, **kwargs)
+
+    def _is_read(self, lease: Lease, method: str, statement: Any) -> bool:
+        pool = self._lender
+        return (
+            self._hold is Hold.READING
+            and method == "execute"
+            and pool.proof.classify(statement) is StatementClass.READ
+            and pool.driver.is_idle(lease.dbapi)
+        )
+
+    def _keep_for(self, lease: Lease, statement: Any) -> None:
+        """Pin or taint for a statement that is not, or not here, a read."""
+        if self._hold >= Hold.TAINTED:
+            return
+        if self._lender.proof.classify(statement) is StatementClass.OTHER:
+            self._require_own_sequences(lease, statement)
+            self._keep(lease, Hold.TAINTED, statement=statement)
+        else:
+            self._keep(lease, Hold.PINNED)
+        self._wrote_on = lease.dbapi
+
+    def _require_own_sequences(self, lease: Lease, statement: Any) -> None:
+        if self._wrote_on is None or self._wrote_on is lease.dbapi or type(statement) is not str:
+            return
+        text = statement.lower()
+        if "currval" in text or "lastval" in text:
+            raise LeaseError(
+                "currval() and lastval() answer for the physical connection, and this is not the one that wrote: "
+                "that went back at the end of its transaction.\n"
+                "Remedies: 1. use INSERT ... RETURNING. 2. ask before the commit."
+            )
 
     def _run_reading(self, lease: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
-        driver = self._pool.driver
+        driver, dbapi, flips = self._lender.driver, lease.dbapi, lease.standing.flips
         real = cursor.on(lease)
-        if lease.flips:
-            driver.enter_autocommit(lease.dbapi)
+        if flips:
+            driver.enter_autocommit(dbapi)
         try:
             try:
-                result = _interruptible(lease, real.execute, statement, *args, **kwargs)
+                result = real.execute(statement, *args, **kwargs)
             except Exception as error:
-                if not driver.is_stale_plan(error):
-                    raise
-                driver.forget_plan(lease.dbapi, real)
-                result = _interruptible(lease, real.execute, statement, *args, **kwargs)
-            if driver.buffers:
-                _interruptible(lease, driver.finish, real)
-            else:
+                self._judge(lease, error)
+                driver.forget_plan(dbapi, real)
+                result = real.execute(statement, *args, **kwargs)
+            if driver.needs_finish:
+                driver.finish(real)
+            elif not driver.buffers:
                 self._remember_unread(cursor)
+        except Exception:
+            raise
+        except BaseException:
+            # Interrupted in mid-statement: nobody knows what the server is doing, so nobody may have it next.
+            lease.is_suspect = True
+            raise
         finally:
-            if lease.flips:
-                driver.leave_autocommit(lease.dbapi)
-            self._go_back(lease)
+            if flips:
+                driver.leave_autocommit(dbapi)
+            self._rest(lease)
         return result
+
+    def _judge(self, lease: Lease, error: Exception) -> None:
+        """Return if the read may run again as it is, after a stale plan; raise what else there is to do.
+
+        :raises _RefusedByGuardError: it must run in a transaction.
+        :raises _NeverSentError: it must run on another connection.
+        """
+        driver = self._lender.driver
+        if lease.guarded and driver.is_read_only_violation(error):
+            raise _RefusedByGuardError from error
+        if driver.was_never_sent(error):
+            lease.is_suspect = True
+            raise _NeverSentError from error
+        if not driver.is_stale_plan(error):
+            raise error
 
     def _remember_unread(self, cursor: VirtualCursor) -> None:
         if self._unread is None:
@@ -208,66 +181,113 @@ class VirtualConnection(PoolProxiedConnection):
         self._unread.add(cursor)
 
     def cursor_closed(self, cursor: VirtualCursor) -> None:
-        """The rows of an unbuffered read are done with; its connection may go back."""
+        """The rows of an unbuffered read are done with; its connection may rest."""
         with self._lock:
             if self._unread is not None:
                 self._unread.discard(cursor)
-            if self._lease is not None:
-                self._go_back(self._lease)
+            if self._lease is not None and not self._is_warm:
+                self._rest(self._lease)
 
-    # the physical connection: acquire, keep, give back
+    # the physical connection: acquire, keep, leave to whoever waits
 
     def _attached(self) -> Lease:
-        if self._lease is None:
-            if self._closed:
-                raise InvalidRequestError("This connection is closed")
-            self._pool = self._pool.current()
-            self._lease = lease = self._pool.acquire_lease()
-            if not lease.can_lease:
-                self._keep(lease, Hold.TAINTED)
-        return self._lease
+        lease = self._lease
+        if lease is not None:
+            if not self._is_warm:
+                return lease
+            self._is_warm = False
+            if self._lender.resume(lease):
+                return lease
+            self._lease = None
+        if self._closed:
+            raise InvalidRequestError("This connection is closed")
+        self._lender = self._lender.pool.current().lender
+        self._lease = lease = self._lender.acquire()
+        if not lease.standing.can_lease:
+            self._keep(lease, Hold.TAINTED, "its isolation or transaction mode needs one connection throughout")
+        return lease
 
-    def _keep(self, lease: Lease, hold: Hold) -> None:
-        if hold > self._hold:
-            self._hold = hold
-            lease.site = lease.site or calling_site()
+    def warm_up(self) -> type:
+        """Acquire before the first statement; returns the class of the driver's cursors.
 
-    def _go_back(self, lease: Lease) -> None:
-        """Give the physical connection back, if nothing needs it any more."""
-        if self._hold is not Hold.READING or lease.is_suspect or self._unread:
+        SQLAlchemy learns about the server from the first connection of a pool, and needs a real one for it.
+        """
+        with self._lock:
+            lease = self._attached()
+            try:
+                cursor = lease.dbapi.cursor()
+                cursor.close()
+            except BaseException as error:
+                self.invalidate(error)  # nobody else knows of this virtual connection
+                raise
+            self._rest(lease)
+            return type(cursor)
+
+    def _held(self) -> Lease | None:
+        """The lease, if nobody else can have it."""
+        return None if self._is_warm else self._lease
+
+    def _keep(self, lease: Lease, hold: Hold, reason: str = "", statement: Any = None) -> None:
+        if hold <= self._hold:
             return
-        driver = self._pool.driver
+        lease.site = lease.site or calling_site()
+        is_news = self._hold is Hold.READING and (reason or statement is not None)
+        if is_news and self._lender.pins.is_watching:
+            self._lender.pins.saw(lease.site, reason or self._lender.proof.explain(statement))
+        self._hold = hold
+
+    def _rest(self, lease: Lease) -> None:
+        """Leave the physical connection to whoever waits for one, if nothing needs it any more."""
+        if self._hold is not Hold.READING or self._unread or lease.is_suspect or self._is_warm:
+            return
+        driver = self._lender.driver
         if driver.is_dead(lease.dbapi):
             return  # SQLAlchemy is about to ask whether the error was a disconnect, and must see one
         if not driver.is_idle(lease.dbapi):
             self._keep(lease, Hold.PINNED)
             return
-        self._lease = None
-        self._pool.release_lease(lease)
+        self._is_warm = True
+        self._lender.rest(lease)
 
-    def _escape(self) -> Lease:
+    def _escape(self, reason: str = "the physical connection was reached for") -> Lease:
         """Somebody wants the physical connection itself: from here on it stays until the checkout ends."""
         with self._lock:
             lease = self._attached()
-            self._keep(lease, Hold.TAINTED)
+            self._keep(lease, Hold.ESCAPED, reason)
+            self._lower_guard(lease)
             return lease
+
+    def _entry(self) -> Lease:
+        """For SQLAlchemy's book-keeping, also about a connection that has just ended: taints, but is no escape."""
+        with self._lock:
+            lease = self._attached()
+            self._keep(lease, Hold.TAINTED, "the physical connection's own entry was asked for")
+            return lease
+
+    def _lower_guard(self, lease: Lease) -> None:
+        # Whoever has the connection itself may write outside of the transactions that we begin.
+        driver = self._lender.driver
+        if not lease.guarded or self._hold is not Hold.ESCAPED or driver.is_dead(lease.dbapi):
+            return
+        if driver.is_idle(lease.dbapi):
+            lease.lender.lower_guard(lease)
 
     def escaping_cursor(self, cursor: VirtualCursor) -> Any:
         """The driver's cursor for somebody who wants more of it than the DBAPI's verbs.
 
         :raises LeaseError: its connection has been given back already.
         """
-        if cursor._lease is not None and cursor._lease is not self._lease:
+        if cursor._lease is not None and (cursor._lease is not self._lease or self._is_warm):
             raise LeaseError(
                 "this cursor's statement was a read, and its connection has been given back.\n"
                 "Remedy: call session.pin() or use connection.connection.dbapi_connection before the statement, "
                 "so that the connection stays."
             )
-        return cursor.on(self._escape())
+        return cursor.on(self._escape("the driver's cursor was reached for"))
 
     def may_have(self, name: str) -> bool:
         """False if the driver's cursors are known to have no such attribute."""
-        known = self._pool.cursor_type
+        known = self._lender.cursor_type
         return known is None or hasattr(known, name)
 
     def pin(self) -> None:
@@ -286,19 +306,20 @@ class VirtualConnection(PoolProxiedConnection):
         self._end_transaction("rollback")
 
     def _end_transaction(self, method: str) -> None:
-        if self._lease is None:
+        if self._held() is None:
             return
         with self._lock:
-            lease = self._lease
+            lease = self._held()
             if lease is None:
                 return
-            if self._hold is not Hold.READING or not self._pool.driver.is_idle(lease.dbapi):
+            if self._hold is not Hold.READING or not self._lender.driver.is_idle(lease.dbapi):
                 _interruptible(lease, getattr(lease.dbapi, method))
-            if self._hold is Hold.TAINTED:
+            if self._hold >= Hold.TAINTED:
+                self._lower_guard(lease)
                 return
             self._close_streams()
             self._hold = Hold.READING
-            self._go_back(lease)
+            self._rest(lease)
 
     def _close_streams(self) -> None:
         # A server-side cursor must not reach for a connection that is somebody else's by then.
@@ -309,78 +330,91 @@ class VirtualConnection(PoolProxiedConnection):
     # the end
 
     def close(self) -> None:
-        """End the checkout and give back whatever is held."""
-        self._close_special()
+        """End the checkout, reset what is to be reset, and give back whatever is held."""
+        if self._closed:
+            return
+        if self._hold is not Hold.READING:
+            self._close_special()
+            return
+        try:
+            self._lender.pool.reset(self)
+        finally:
+            self._close_special(transaction_reset=True)
 
     def _close_special(self, transaction_reset: bool = False) -> None:
+        self._closed = True
         if self._lease is None:
-            self._closed = True
             return
         with self._lock:
-            self._closed = True
-            lease, self._lease = self._lease, None
+            lease = self._take_out()
             if lease is None:
                 return
             try:
-                if not lease.is_suspect:
+                if self._streams and not lease.is_suspect:
                     self._close_streams()
             finally:
-                self._pool.release_lease(lease)
+                self._lender.release(lease, was_reset=transaction_reset)
+
+    def _take_out(self) -> Lease | None:
+        """The lease, which is no longer this connection's; None if there is none or it has been revoked."""
+        lease, self._lease = self._lease, None
+        is_warm, self._is_warm = self._is_warm, False
+        if lease is None or (is_warm and not self._lender.reclaim(lease)):
+            return None
+        return lease
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Discard the physical connection, if there is one, and end the checkout; ``soft``: after its next use."""
-        lease = self._lease
         if soft:
-            if lease is not None and lease.fairy is not None:
-                lease.fairy.invalidate(e, soft=True)
+            lease = self._held()
+            if lease is not None:
+                lease.with_fairy().invalidate(e, soft=True)
             return
         self._closed = True
-        self._lease = None
+        lease = self._take_out()
         if lease is not None:
-            self._pool.discard_lease(lease, e)
+            self._lender.discard(lease, e)
 
     def detach(self) -> None:
         """Take the physical connection out of its pool; it still counts against the budget until closed."""
-        lease = self._escape()
-        assert lease.fairy is not None
-        lease.fairy.detach()
+        self._escape().with_fairy().detach()
 
     # what SQLAlchemy asks without wanting a connection
 
     @property
     def buffers(self) -> bool:
         """True if the driver has a statement's rows in memory when execute returns."""
-        return self._pool.driver.buffers
+        return self._lender.driver.buffers
 
     @property
     def is_valid(self) -> bool:
         """False once closed or invalidated; never acquires."""
         if self._closed:
             return False
-        lease = self._lease
-        return lease is None or (lease.fairy is not None and lease.fairy.is_valid)
+        lease = self._held()
+        return lease is None or lease.is_valid
 
     @property
     def is_detached(self) -> bool:
         """True after ``detach``; never acquires."""
-        lease = self._lease
-        return lease is not None and lease.fairy is not None and lease.fairy.is_detached
+        lease = self._held()
+        return lease is not None and lease.is_detached
 
     @property
     def closed(self) -> bool:
         """True if the physical connection, if any, has ended; never acquires."""
-        lease = self._lease
-        return self._closed if lease is None else self._pool.driver.is_dead(lease.dbapi)
+        lease = self._held()
+        return self._closed if lease is None else self._lender.driver.is_dead(lease.dbapi)
 
     @property
     def broken(self) -> bool:
         """psycopg's word for a connection that ended by itself; never acquires."""
-        return self._lease is not None and self.closed
+        return self._held() is not None and self.closed
 
     @property
     def autocommit(self) -> Any:
         """The physical connection's setting; with none held there is nothing to roll back."""
-        lease = self._lease
+        lease = self._held()
         return True if lease is None else lease.dbapi.autocommit
 
     @property
@@ -393,18 +427,17 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def _connection(self) -> Any:
         # asyncpg's dialect asks the adapter behind this name whether it is closed.
-        lease = self._lease
+        lease = self._held()
         return _NOT_CONNECTED if lease is None else lease.dbapi._connection
 
     @property
     def _connection_record(self) -> Any:
-        fairy: Any = self._escape().fairy
-        return fairy._connection_record
+        return self._entry().record
 
     @property
     def is_connected(self) -> bool:
-        """True while a physical connection is leased."""
-        return self._lease is not None
+        """True while a physical connection is leased that nobody else can have."""
+        return self._held() is not None
 
     # escapes
 
@@ -416,27 +449,31 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def driver_connection(self) -> Any:  # type: ignore[override]
         """The driver's own connection; taints. None once closed."""
-        if self._closed:
-            return None
-        lease = self._escape()
-        assert lease.fairy is not None
-        return lease.fairy.driver_connection
+        return None if self._closed else self._escape().with_fairy().driver_connection
 
     @property
     def record_info(self) -> dict[str, Any] | None:
         """The physical connection's dictionary; taints."""
-        lease = self._escape()
-        assert lease.fairy is not None
-        return lease.fairy.record_info
+        info: dict[str, Any] | None = self._entry().with_fairy().record_info
+        return info
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._escape().dbapi, name)
+        return getattr(self._escape(f"the driver's {name!r} was reached for").dbapi, name)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self._hold.name.lower()
-        return f"<VirtualConnection {state}{'' if self._lease is None else ', connected'}>"
+        warm = ", warm" if self._is_warm else ", connected" if self._lease is not None else ""
+        return f"<VirtualConnection {state}{warm}>"
+
+
+class _RefusedByGuardError(Exception):
+    """The server has refused to write for a statement that was taken for a read."""
+
+
+class _NeverSentError(Exception):
+    """The connection was ending before the statement could be sent."""
 
 
 class _NotConnected:
@@ -457,10 +494,3 @@ def _interruptible(lease: Lease, call: Callable[..., Any], *args: Any, **kwargs:
         # Interrupted in mid-statement: nobody knows what the server is doing, so nobody may have it next.
         lease.is_suspect = True
         raise
-
-
-_HOLDS = {
-    StatementClass.READ: Hold.READING,
-    StatementClass.WRITE: Hold.PINNED,
-    StatementClass.OTHER: Hold.TAINTED,
-}

@@ -4,48 +4,82 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 WaiterT = TypeVar("WaiterT")
+
+Kind = Literal["sync", "async"]
+"""Who can use a connection: a thread with the sync driver, or a task with the async one."""
+
+OTHER: Final[dict[Kind, Kind]] = {"sync": "async", "async": "sync"}
 
 MAX_RETRY_AFTER_S = 30
 """A client told to stay away longer than this is better served by a human."""
 
+PATIENCE_NS = 50_000_000
+"""A connection stays with its kind until the other kind has waited that much longer: a new one costs ten reads."""
+
 
 class WaitingLine(Generic[WaiterT]):
-    """First come, first served, bounded in number and in time.
+    """First come, first served within each kind, bounded in number and in time.
 
-    Only live waiters are in the line: whoever times out or is cancelled takes itself out.
+    Between the kinds a connection goes to a waiter who can use it as it is, unless the other kind has waited
+    longer by ``PATIENCE_NS``. Only live waiters are in the line: whoever times out or is cancelled takes itself out.
     """
 
-    __slots__ = ("_line", "max_pending", "max_wait_ns")
+    __slots__ = ("_lines", "max_pending", "max_wait_ns")
 
     def __init__(self, *, max_pending: int, max_wait_ns: int) -> None:
         self.max_pending = max_pending
         self.max_wait_ns = max_wait_ns
-        self._line: OrderedDict[WaiterT, int] = OrderedDict()
+        self._lines: dict[Kind, OrderedDict[WaiterT, int]] = {"sync": OrderedDict(), "async": OrderedDict()}
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._lines["sync"]) + len(self._lines["async"])
 
-    def join(self, waiter: WaiterT, now_ns: int) -> int | None:
+    def __bool__(self) -> bool:
+        return bool(self._lines["sync"] or self._lines["async"])
+
+    def join(self, waiter: WaiterT, kind: Kind, now_ns: int) -> int | None:
         """Put a waiter at the end; return its deadline in ns, or None when the line is full."""
-        if len(self._line) >= self.max_pending:
+        if len(self) >= self.max_pending:
             return None
-        self._line[waiter] = now_ns
+        self._lines[kind][waiter] = now_ns
         return now_ns + self.max_wait_ns
 
     def leave(self, waiter: WaiterT) -> bool:
         """Take a waiter out; False if it was not in the line any more."""
-        return self._line.pop(waiter, None) is not None
+        return any(line.pop(waiter, None) is not None for line in self._lines.values())
 
-    def next(self) -> tuple[WaiterT, int] | None:
-        """Take out whoever has waited longest, with the time in ns it joined."""
-        return self._line.popitem(last=False) if self._line else None
+    def longest_waiting(self) -> Kind:
+        """The kind of the waiter that has waited longest; of a line that is not empty."""
+        heads = {kind: next(iter(line.values())) for kind, line in self._lines.items() if line}
+        return min(heads, key=heads.__getitem__)
+
+    def next_kind(self, kind: Kind, now_ns: int, *, may_switch: bool = True) -> Kind | None:
+        """The kind of waiter that a connection of ``kind`` should go to; None for an empty line.
+
+        ``may_switch=False`` keeps the connection with its kind as long as anybody of that kind waits.
+        """
+        own, other = self._wait_ns(kind, now_ns), self._wait_ns(OTHER[kind], now_ns)
+        if own is None or other is None:
+            return OTHER[kind] if other is not None else kind if own is not None else None
+        return OTHER[kind] if may_switch and other - own > PATIENCE_NS else kind
+
+    def next(self, kind: Kind) -> tuple[WaiterT, int]:
+        """Take out the waiter of this kind that has waited longest, with the time in ns it joined.
+
+        :raises KeyError: nobody of this kind waits.
+        """
+        return self._lines[kind].popitem(last=False)
 
     def oldest_wait_ns(self, now_ns: int) -> int:
-        """How long the first in line has waited; 0 for an empty line."""
-        return now_ns - next(iter(self._line.values())) if self._line else 0
+        """How long the one that has waited longest has waited; 0 for an empty line."""
+        return max((self._wait_ns(kind, now_ns) or 0 for kind in self._lines), default=0)
+
+    def _wait_ns(self, kind: Kind, now_ns: int) -> int | None:
+        line = self._lines[kind]
+        return now_ns - next(iter(line.values())) if line else None
 
 
 def smooth(mean_ns: float, sample_ns: int, weight: float = 0.1) -> float:

@@ -123,7 +123,7 @@ _POSTGRESQL_GEOGRAPHY = _words(
 )
 
 _POSTGRESQL_CATALOG = _words(
-    "col_description current_database current_schema current_schemas current_setting format_type",
+    "col_description current_database current_setting format_type",
     "obj_description pg_encoding_to_char pg_get_constraintdef pg_get_expr pg_get_functiondef",
     "pg_get_indexdef pg_get_serial_sequence pg_get_triggerdef pg_get_userbyid pg_get_viewdef",
     "pg_get_partkeydef pg_function_is_visible pg_table_is_visible pg_type_is_visible shobj_description",
@@ -242,6 +242,8 @@ POSTGRESQL_REFUSED = _REFUSED | _words(
     # reserved, and without a place in a query
     "authorization binary check column concurrently constraint deferrable foreign freeze initially primary",
     "references verbose uescape",
+    # creates the session's schema for temporary tables where the search path begins with pg_temp
+    "current_schema",
 )
 """Words never let through as a name, except after a dot; the walk knows their proper places."""
 
@@ -267,6 +269,10 @@ _SQLITE_TOKEN = (
     rf"\?[0-9]*+{_STANDS_ALONE}|[:@][a-z_][a-z0-9_]*+(?!:){_STANDS_ALONE}"
     r"|(?!--|/\*)(?:\|\||->>|->|==|!=|<>|<=|>=|<<|>>|[-+*/%=<>&|~])|[(),.;]"
 )
+
+
+_BACKSLASHES = "\\¥₩"
+"""What reaches the server as a backslash; the last two do when the client speaks EUC_JP, SJIS or JOHAB."""
 
 
 def _compile_lexer(specific: str) -> re.Pattern[str]:
@@ -312,7 +318,7 @@ def split_text(sql: str, grammar: Grammar) -> list[str]:
 
     :raises UnknownTextError: a character, literal or comment the lexer does not take, or too many tokens.
     """
-    text = _lower(sql)
+    text = _checked_text(sql)
     tokens: list[str] = grammar.lexer.findall(text + END)
     if "" in tokens or len(tokens) > MAX_TOKENS:
         raise UnknownTextError
@@ -325,9 +331,8 @@ def split_text(sql: str, grammar: Grammar) -> list[str]:
     return [*tokens, END, END]
 
 
-def _lower(sql: str) -> str:
-    """``sql`` with A to Z alone in lower case; ``str.lower`` would make a k of the Kelvin sign."""
-    if len(sql) > MAX_TEXT_BYTES or END in sql or "\\" in sql:
+def _checked_text(sql: str) -> str:
+    if len(sql) > MAX_TEXT_BYTES or END in sql or any(mark in sql for mark in _BACKSLASHES):
         raise UnknownTextError
     try:
         raw = sql.encode()
@@ -336,6 +341,11 @@ def _lower(sql: str) -> str:
     if len(raw) > MAX_TEXT_BYTES:
         raise UnknownTextError
     return raw.lower().decode()
+
+
+def lower_ascii(name: str) -> str:
+    """``name`` with A to Z alone in lower case; ``str.lower`` would make a k of the Kelvin sign."""
+    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
 
 
 def _without_comments(tokens: list[str]) -> list[str]:
@@ -355,3 +365,7 @@ def _hides_placeholder(token: str) -> bool:
 
 def is_number(token: str) -> bool:
     return token.isdigit() or re.fullmatch(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?", token) is not None
+
+
+def is_name(token: str) -> bool:
+    return token[0] in '"_' or token[0].isalpha()

@@ -23,6 +23,7 @@ LEAVES = {
     "queueing",
     "statements",
     "sql_words",
+    "sql_walk",
     "ceilings",
     "version",
     "seams",

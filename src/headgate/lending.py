@@ -1,0 +1,410 @@
+"""Lending: how the physical connections of one pool come to virtual ones and back, with the gate's permits.
+
+A lease has one owner at a time: its holder, while a statement runs or a transaction is open; the gate, while it is
+warm; whoever the gate has given it to, once it was revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from headgate.checkouts import check_in_plainly, check_out, fairy_for, is_plain, may_be_passed_on
+from headgate.config import Hook, LeaseOptions
+from headgate.drivers import Driver, IdleWatch
+from headgate.errors import LeaseError
+from headgate.gate import Gate
+from headgate.pins import PinWatch
+from headgate.queueing import Kind
+from headgate.statements import StatementProof
+
+if TYPE_CHECKING:
+    from headgate.pool import _Leasing
+
+log = logging.getLogger("headgate.pool")
+
+STANDING = "headgate.standing"
+"""Key in a physical connection's ``info``: what was asked of it once."""
+
+GUARD = "headgate.guard"
+"""Key in a physical connection's ``info``: it came up with the server's guard."""
+
+GUARD_LOWERED = "headgate.guard_lowered"
+"""Key in a physical connection's ``info``: an escape has switched the guard off."""
+
+PING_AFTER_IDLE_NS = 1_000_000_000
+"""With ``pool_pre_ping``, a connection that was idle for less is not pinged again: leases come once a statement."""
+
+
+class Standing(NamedTuple):
+    """What is true of a physical connection as long as it lives.
+
+    :ivar can_lease: its isolation allows other connections between two statements.
+    :ivar flips: its driver begins transactions by itself, so a read must keep it from that.
+    :ivar guarded: the server refuses writes outside of the transactions we begin.
+    :ivar watch: tells at once whether an idle connection has something to say.
+    """
+
+    can_lease: bool
+    flips: bool
+    guarded: bool
+    watch: IdleWatch
+
+
+class Lease:
+    """One physical connection, lent: a permit of the gate and a checked-out pool entry that belong together.
+
+    :ivar guarded: as in ``Standing``, and no escape has lowered the guard.
+    :ivar began_ns: when its holder got it, went on with it, or left it warm.
+    :ivar is_suspect: interrupted in mid-statement; nobody may have the connection next.
+    """
+
+    __slots__ = (
+        "began_ns",
+        "dbapi",
+        "fairy",
+        "guarded",
+        "is_suspect",
+        "kind",
+        "lender",
+        "record",
+        "site",
+        "standing",
+        "used_ns",
+    )
+    standing: Standing
+    guarded: bool
+
+    def __init__(self, lender: Lender, record: Any, fairy: Any, began_ns: int) -> None:
+        self.lender = lender
+        self.kind: Kind = lender.kind
+        self.record = record
+        self.fairy = fairy
+        self.dbapi: Any = record.dbapi_connection
+        self.began_ns = began_ns
+        self.used_ns = 0
+        self.is_suspect = False
+        self.site = ""
+
+    def passed_on(self, now_ns: int) -> Lease:
+        """The same connection for its next holder; this lease is over."""
+        new = Lease(self.lender, self.record, self.fairy, now_ns)
+        new.standing, new.guarded = self.standing, self.guarded
+        self.record = self.fairy = None
+        return new
+
+    def give_back(self) -> None:
+        """Give connection and permit back; for a revoked lease whose new holder is gone."""
+        self.lender.release(self)
+
+    def with_fairy(self) -> Any:
+        """SQLAlchemy's own handle of the checkout, for what only that can do."""
+        if self.fairy is None:
+            self.fairy = fairy_for(self.lender.pool, self.record)
+        return self.fairy
+
+    @property
+    def is_over(self) -> bool:
+        """True once the physical connection was given back or passed on."""
+        return self.record is None and self.fairy is None
+
+    @property
+    def is_valid(self) -> bool:
+        """False once the physical connection was closed under the lease."""
+        if self.fairy is not None:
+            return bool(self.fairy.is_valid)
+        return self.record is not None and self.record.dbapi_connection is not None
+
+    @property
+    def is_detached(self) -> bool:
+        """True if the physical connection was taken out of its pool."""
+        return self.fairy is not None and bool(self.fairy.is_detached)
+
+
+class Lender:
+    """Lends the connections of one pool."""
+
+    def __init__(self, pool: _Leasing, gate: Gate, driver: Driver, kind: Kind, options: LeaseOptions) -> None:
+        self.pool = pool
+        self.gate = gate
+        self.driver = driver
+        self.kind: Kind = kind
+        self.options = options
+        self.proof = StatementProof(driver.family, read_functions=options.read_functions)
+        self.pins = PinWatch(gate.name, options.on_pin)
+        self.cursor_type: type | None = None
+        """The class of the driver's cursors, known from the pool's first connection on."""
+        self.is_closing = False
+        """Another pool has taken over; what comes back is closed."""
+        self._leases: dict[int, Lease] = {}
+        self._has_told: set[str] = set()
+
+    # acquire
+
+    def acquire(self) -> Lease:
+        """A permit from the gate and a live physical connection.
+
+        :raises Overloaded: the gate refused.
+        """
+        grant = self.pool.wait_for_permit()
+        try:
+            lease = self._take_over(grant) if isinstance(grant, Lease) else self._lend()
+        except BaseException:
+            self.gate.release(kind=self.kind)
+            raise
+        if self.options.on_acquire is not None:
+            self._prepare(self.options.on_acquire, lease)
+        return lease
+
+    def _lend(self) -> Lease:
+        for _ in range(self.gate.connections + 1):
+            lease = self._check_out()
+            if lease is not None:
+                self._leases[id(lease)] = lease
+                return lease
+        raise LeaseError(f"database {self.gate.name!r} closes every connection as soon as it is opened")
+
+    def _check_out(self) -> Lease | None:
+        """A connection of the pool; None if the server had closed it while it was idle (a restart, a timeout)."""
+        record, fairy = check_out(self.pool)
+        lease = Lease(self, record, fairy, self.gate.clock())
+        try:
+            lease.standing = standing = record.info.get(STANDING) or self._ask_standing(lease)
+            lease.guarded = standing.guarded
+            if self._has_ended(lease):
+                self._end(lease, None)
+                return None
+            if standing.guarded and GUARD_LOWERED in record.info:
+                self.driver.set_guard(lease.dbapi, on=True)
+                del record.info[GUARD_LOWERED]
+        except BaseException as error:
+            self._end(lease, error)
+            raise
+        return lease
+
+    def _ask_standing(self, lease: Lease) -> Standing:
+        """Asked once of each physical connection, after its ``connect`` listeners."""
+        driver, dbapi, info = self.driver, lease.dbapi, lease.record.info
+        facts = driver.learn(dbapi)
+        if not facts.can_lease:
+            self.tell_once(
+                "connections are not leased: their transactions need one connection from their first statement on "
+                "(isolation REPEATABLE READ or higher, or a driver in another transaction mode)"
+            )
+        self.proof.learn_types(facts.enums)
+        flips, guarded = not driver.is_autocommit(dbapi), info.get(GUARD, False)
+        if guarded and facts.reads_by_default:
+            driver.begin_as_given(dbapi)
+        if guarded and not flips:
+            driver.set_guard(dbapi, on=facts.reads_by_default)  # the application writes in autocommit
+            guarded = False
+        info[STANDING] = standing = Standing(facts.can_lease, flips, guarded, driver.watch_idle(dbapi))
+        return standing
+
+    def tell_once(self, fact: str) -> None:
+        """Log one INFO line, the first time only."""
+        if fact not in self._has_told:
+            self._has_told.add(fact)
+            log.info("database %r: %s", self.gate.name, fact)
+
+    def _take_over(self, revoked: Lease) -> Lease:
+        """Go on with a connection that was warm elsewhere; runs on the new holder's side, before its statement."""
+        lender = revoked.lender
+        if lender is self and self._may_pass_on(revoked):
+            lease = revoked.passed_on(self.gate.clock())
+            self._leases[id(lease)] = lease
+            self._leases.pop(id(revoked), None)
+            return lease
+        try:
+            lender._check_in(revoked, is_own=lender is self)
+        finally:
+            lender._leases.pop(id(revoked), None)
+        return self._lend()
+
+    def _may_pass_on(self, lease: Lease) -> bool:
+        return (
+            not self.is_closing
+            and self.options.on_release is None
+            and may_be_passed_on(self.pool, lease.record)
+            and self._is_alive(lease)
+        )
+
+    def _is_alive(self, lease: Lease) -> bool:
+        """Whether a connection that was warm can be gone on with; with pre-ping it is asked after a while."""
+        if not lease.is_valid or self._has_ended(lease):
+            return False
+        if not self.pool._pre_ping or self.gate.clock() - lease.began_ns < PING_AFTER_IDLE_NS:
+            return True
+        dialect: Any = self.pool._dialect
+        return bool(dialect._do_ping_w_event(lease.dbapi))
+
+    def _has_ended(self, lease: Lease) -> bool:
+        dbapi = lease.dbapi
+        return self.driver.is_dead(dbapi) or (bool(lease.standing.watch()) and self.driver.has_ended(dbapi))
+
+    # warm
+
+    def rest(self, lease: Lease) -> None:
+        """Leave the connection with its holder between two statements; from now on it belongs to whoever waits."""
+        now_ns = self.gate.clock()
+        lease.used_ns += now_ns - lease.began_ns
+        lease.began_ns = now_ns
+        self.gate.rest(lease, self.kind)
+        if self.is_closing and self.gate.resume(lease, self.kind):
+            self.release(lease)
+
+    def resume(self, lease: Lease) -> bool:
+        """Go on with one's own warm lease; False if it was revoked, or its connection has ended meanwhile."""
+        if not self.gate.resume(lease, self.kind):
+            return False
+        if not self._is_alive(lease):
+            self.discard(lease, None)
+            return False
+        lease.began_ns = self.gate.clock()
+        return True
+
+    def reclaim(self, lease: Lease) -> bool:
+        """Take one's own warm lease back in order to end it; False if it was revoked."""
+        if not self.gate.resume(lease, self.kind):
+            return False
+        lease.began_ns = self.gate.clock()
+        return True
+
+    def revoke_warm(self) -> None:
+        """Check in whatever is warm."""
+        for lease in list(self._leases.values()):
+            if self.gate.resume(lease, self.kind):
+                self.release(lease)
+
+    # release
+
+    def release(self, lease: Lease, *, was_reset: bool = True) -> None:
+        """Check the physical connection in, then pass the permit on."""
+        if lease.is_over:
+            return
+        try:
+            self._check_in(lease, was_reset=was_reset)
+        finally:
+            self._take_back_permit(lease)
+
+    def discard(self, lease: Lease, error: BaseException | None) -> None:
+        """Close the physical connection for good, then pass the permit on."""
+        if lease.is_over:
+            return
+        try:
+            self._end(lease, error)
+        finally:
+            self._take_back_permit(lease)
+
+    def lose(self, lease: Lease, *, is_warm: bool) -> None:
+        """Its holder was forgotten by everybody; safe in a finalizer."""
+        if is_warm:
+            if self.gate.resume(lease, self.kind):
+                self.release(lease)
+            return
+        if lease.is_over:
+            return
+        # SQLAlchemy's own finalizer resets or ends the connection as soon as its fairy is let go;
+        # only then may somebody else have the permit.
+        is_detached, dialect = lease.is_detached, cast(Any, self.pool._dialect)
+        lease.with_fairy()
+        lease.record = lease.fairy = None
+        if is_detached or (dialect.is_async and not dialect.has_terminate):
+            self.pool.places.give(lease.dbapi)  # nobody has closed it; the driver does when it is collected
+        self._take_back_permit(lease)
+
+    def lower_guard(self, lease: Lease) -> None:
+        """Let an idle connection write outside of transactions, until it is lent anew."""
+        if not lease.is_detached:
+            lease.record.info[GUARD_LOWERED] = True
+        lease.guarded = False
+        self.driver.set_guard(lease.dbapi, on=False)
+
+    def _check_in(self, lease: Lease, *, is_own: bool = True, was_reset: bool = True) -> None:
+        is_dead = self.driver.is_dead(lease.dbapi)
+        is_spoilt = is_dead or lease.is_suspect
+        if self.options.on_release is not None and not is_spoilt:
+            is_spoilt = not self._part_from(lease, self.options.on_release, is_own=is_own)
+        is_reset = is_dead or (was_reset and self.driver.is_idle(lease.dbapi))
+        if lease.fairy is None and is_reset and not is_spoilt and is_plain(self.pool):
+            record, lease.record = lease.record, None
+            check_in_plainly(record)
+            return
+        fairy, is_detached = lease.with_fairy(), lease.is_detached
+        lease.record = lease.fairy = None
+        if fairy.is_valid and is_spoilt:
+            fairy.invalidate()
+        else:
+            fairy._close_special(transaction_reset=is_reset)
+        self._close_detached(lease, is_detached)
+
+    def _end(self, lease: Lease, error: BaseException | None) -> None:
+        if lease.is_over:  # an interrupted end; whoever was interrupted comes by once more
+            return
+        fairy, is_detached = lease.with_fairy(), lease.is_detached
+        lease.record = lease.fairy = None
+        fairy.invalidate(error)
+        self._close_detached(lease, is_detached)
+
+    def _close_detached(self, lease: Lease, is_detached: bool) -> None:
+        # SQLAlchemy lets go of some detached connections without closing them; they would keep their place.
+        if is_detached and self.pool.places.has(lease.dbapi):
+            self.pool._close_connection(lease.dbapi)
+
+    def _take_back_permit(self, lease: Lease) -> None:
+        self._leases.pop(id(lease), None)
+        self.gate.release(lease.used_ns + self.gate.clock() - lease.began_ns, self.kind)
+
+    # hooks of the application
+
+    def _prepare(self, on_acquire: Hook, lease: Lease) -> None:
+        try:
+            self._run_hook(on_acquire, lease)
+        except BaseException as error:
+            self.discard(lease, error)  # a connection that could not be prepared is nobody's
+            raise
+
+    def _part_from(self, lease: Lease, on_release: Hook, *, is_own: bool) -> bool:
+        """False if the hook has failed, or cannot run here, so that the connection must go."""
+        if not is_own or lease.is_detached:
+            return False
+        try:
+            if not self.driver.is_idle(lease.dbapi):
+                lease.dbapi.rollback()
+            self._run_hook(on_release, lease)
+        except Exception:
+            log.exception("database %r: on_release failed; the connection is closed", self.gate.name)
+            return False
+        return True
+
+    def _run_hook(self, hook: Hook, lease: Lease) -> None:
+        if lease.standing.flips:
+            self.driver.enter_autocommit(lease.dbapi)
+        try:
+            hook(lease.dbapi)
+        finally:
+            if lease.standing.flips:
+                self.driver.leave_autocommit(lease.dbapi)
+
+    # what people see
+
+    def count_held(self) -> int:
+        """Leases that are not warm."""
+        return sum(not self.gate.is_warm(lease, self.kind) for lease in list(self._leases.values()))
+
+    def sites(self) -> Counter[str]:
+        """Where in the application connections are held: file:line → count."""
+        # list(): in one step, because other threads lease meanwhile.
+        return Counter(lease.site for lease in list(self._leases.values()) if lease.site)
+
+    def leave_to_parent(self) -> list[Any]:
+        """In a forked child: let go of every lease without touching its connection."""
+        kept: list[Any] = []
+        for lease in self._leases.values():
+            if hasattr(lease.fairy, "_finalizer"):
+                lease.fairy._finalizer.detach()
+            kept += [lease.record, lease.fairy, lease.dbapi]
+            lease.record = lease.fairy = None
+        self._leases = {}
+        return kept

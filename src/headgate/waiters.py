@@ -1,0 +1,126 @@
+"""How threads and tasks wait: two kinds of waiter that the gate treats alike."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import ClassVar, Final, Protocol
+
+from sqlalchemy.util import await_only
+
+from headgate.queueing import Kind
+
+
+class Grant(Protocol):
+    """What a waiter waits for: the bare permit, or a warm lease with the permit in it."""
+
+    @property
+    def kind(self) -> Kind:
+        """Who can use its connection."""
+        ...
+
+    def give_back(self) -> None:
+        """Give connection and permit back, because whoever was granted them is gone."""
+        ...
+
+
+class _Permit:
+    kind: Kind = "sync"
+
+    def give_back(self) -> None:
+        raise NotImplementedError  # the gate knows whose it was
+
+
+PERMIT: Final = _Permit()
+"""The right to hold a connection, without one."""
+
+
+class ThreadWaiter:
+    """A thread that waits for a permit.
+
+    :ivar grant: what it was granted; None while it waits.
+    """
+
+    __slots__ = ("event", "grant")
+    kind: ClassVar[Kind] = "sync"
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.grant: Grant | None = None
+
+    def wake(self) -> bool:
+        """Tell it that it has a grant; False if it can no longer be told."""
+        self.event.set()
+        return True
+
+
+class TaskWaiter:
+    """A task that waits for a permit; see ``ThreadWaiter``."""
+
+    __slots__ = ("future", "grant", "loop", "thread")
+    kind: ClassVar[Kind] = "async"
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.thread = threading.get_ident()
+        self.grant: Grant | None = None
+
+    def wake(self) -> bool:
+        """Tell it that it has a grant; False if it can no longer be told."""
+        try:
+            if self.thread == threading.get_ident():
+                self.resolve()
+            else:
+                self.loop.call_soon_threadsafe(self.resolve)
+        except RuntimeError:  # the waiter's loop has been closed: nobody is left to take the permit
+            return False
+        return True
+
+    def resolve(self) -> None:
+        """End the wait."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class TaskLock:
+    """Mutual exclusion of tasks under SQLAlchemy's greenlets, without a switch when nobody else is in."""
+
+    __slots__ = ("_held", "_waiting")
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: deque[asyncio.Future[None]] | None = None
+
+    def __enter__(self) -> None:
+        if not self._held:
+            self._held = True
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await_only(turn)
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.__exit__()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._held = False
+
+
+def runs_event_loop() -> bool:
+    """Tell whether this thread runs an event loop, which waiting would stop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

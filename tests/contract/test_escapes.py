@@ -1,0 +1,219 @@
+"""Ways out and what they cost: snapshots, hooks at acquire and release, and the watch on pins."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.orm import Session
+
+from headgate import Database
+from headgate.config import LeaseOptions
+from headgate.errors import ConfigError, LeaseError
+
+from .conftest import Arena, Item
+
+COUNT = text("SELECT count(*) FROM item")
+
+
+def database_on(arena: Arena, **options: Any) -> Database:
+    scheme = "postgresql+psycopg" if arena.driver == "psycopg_async" else arena.url.drivername
+    return Database(arena.url.set(drivername=scheme), **options)
+
+
+@pytest.fixture
+def database(arena: Arena) -> Database:
+    """A Database on the arena's table."""
+    return database_on(arena)
+
+
+def test_a_snapshot_sees_one_picture(arena: Arena, database: Database) -> None:
+    if arena.is_async:
+        pytest.skip("the sync half of it; the async one is the same function")
+    with database.session(snapshot=True) as session:
+        assert session.scalar(COUNT) == 3
+        if arena.is_postgresql:  # SQLite's rollback journal lets nobody commit meanwhile
+            arena.other("INSERT INTO item (id, name) VALUES (4, 'four')")
+        assert session.scalar(COUNT) == 3
+        assert database.gate.statistics().in_use == 1
+        session.commit()
+        assert session.scalar(COUNT) == (4 if arena.is_postgresql else 3)
+    database.dispose()
+
+
+def test_an_async_snapshot_sees_one_picture(arena: Arena, database: Database) -> None:
+    if not arena.is_async:
+        pytest.skip("the async half of it")
+
+    async def main() -> None:
+        async with database.async_session(snapshot=True) as session:
+            assert await session.scalar(COUNT) == 3
+            if arena.is_postgresql:
+                arena.other("INSERT INTO item (id, name) VALUES (4, 'four')")
+            assert await session.scalar(COUNT) == 3
+        await database.dispose_async()
+
+    arena.runner.run(main())
+
+
+def test_a_snapshot_only_reads(on_postgresql: Arena) -> None:
+    database = database_on(on_postgresql)
+    with database.session(snapshot=True) as session, pytest.raises(Exception, match="read-only transaction"):
+        session.execute(insert(Item).values(id=4, name="four"))
+    database.dispose()
+
+
+def test_memory_has_no_snapshots() -> None:
+    database = Database("sqlite://")
+    with pytest.raises(ConfigError, match="file"):
+        database.session(snapshot=True)
+
+
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("TENANT", default="")
+
+
+def set_tenant(dbapi: Any) -> None:
+    cursor = dbapi.cursor()
+    cursor.execute(f"SET app.tenant = '{TENANT.get()}'")
+    cursor.close()
+
+
+def test_on_acquire_prepares_each_connection_for_its_new_holder(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(pool_size=1, lease_options=LeaseOptions(on_acquire=set_tenant))
+    statement = text("SELECT current_setting('app.tenant') AS tenant")
+
+    def inside() -> list[str]:
+        seen = []
+        with Session(engine) as one, Session(engine) as other:
+            for session, tenant in ((one, "a"), (other, "b"), (one, "a")):
+                TENANT.set(tenant)
+                seen.append(session.scalar(statement) or "")
+        return seen
+
+    assert on_postgresql.run(inside) == ["a", "b", "a"]
+    assert "idle in transaction" not in on_postgresql.states()
+
+
+def test_on_release_cleans_up_before_somebody_else_has_it(arena: Arena) -> None:
+    events: list[str] = []
+    options = LeaseOptions(on_acquire=lambda _: events.append("acquire"), on_release=lambda _: events.append("release"))
+    engine = arena.make(pool_size=1, lease_options=options)
+
+    def inside() -> None:
+        with Session(engine) as one, Session(engine) as other:
+            one.scalars(select(Item)).all()
+            one.scalars(select(Item)).all()
+            other.scalars(select(Item)).all()
+            one.execute(insert(Item).values(id=4, name="four"))
+            one.commit()
+
+    arena.run(inside)
+    assert events == ["acquire", "release"] * 3
+
+
+def test_a_connection_that_on_acquire_cannot_prepare_is_nobodys(arena: Arena) -> None:
+    fails = False
+
+    def prepare(_: Any) -> None:
+        if fails:
+            raise LookupError("no tenant")
+
+    engine = arena.make(pool_size=1, lease_options=LeaseOptions(on_acquire=prepare))
+
+    def inside() -> None:
+        nonlocal fails
+        with engine.connect() as connection:
+            connection.execute(COUNT)
+        fails = True
+        with pytest.raises(LookupError), engine.connect() as connection:
+            connection.execute(COUNT)
+        fails = False
+        with engine.connect() as connection:
+            assert connection.scalar(COUNT) == 3
+
+    arena.run(inside)
+
+
+def test_a_hook_must_be_a_plain_function() -> None:
+    async def prepare(_: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="on_acquire"):
+        LeaseOptions(on_acquire=prepare)
+
+
+# on_pin
+
+PINS = [
+    pytest.param(lambda c: c.execute(text("SELECT my_own(1)")), "my_own", id="an unknown function"),
+    pytest.param(lambda c: c.connection.dbapi_connection, "reached for", id="the driver"),
+    pytest.param(lambda c: c.execution_options(yield_per=2).execute(COUNT), "streamed", id="a stream"),
+]
+
+
+@pytest.fixture
+def with_own_function(on_postgresql: Arena) -> Arena:
+    """A function of the application's own."""
+    on_postgresql.other("CREATE OR REPLACE FUNCTION my_own(integer) RETURNS integer LANGUAGE sql AS 'SELECT $1'")
+    return on_postgresql
+
+
+@pytest.mark.parametrize(("use", "reason"), PINS)
+def test_on_pin_names_each_place_once(
+    with_own_function: Arena, use: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = with_own_function.make(lease_options=LeaseOptions(on_pin="warn"))
+
+    def body(connection: Connection) -> None:
+        use(connection)
+
+    with caplog.at_level(logging.WARNING, "headgate.pins"):
+        for _ in range(3):
+            with_own_function.connected(body, engine)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert reason in message
+    assert "test_escapes.py:" in message
+    assert "Remedies: 1. " in message
+
+
+def test_on_pin_error_raises_before_the_statement_runs(with_own_function: Arena) -> None:
+    engine = with_own_function.make(lease_options=LeaseOptions(on_pin="error"))
+
+    def body(connection: Connection) -> None:
+        with pytest.raises(LeaseError, match="my_own"):
+            connection.execute(text("SELECT my_own(1)"))
+        assert connection.scalar(COUNT) == 3
+
+    with_own_function.connected(body, engine)
+
+
+def test_on_pin_does_not_mind_writes_nor_what_is_meant(on_postgresql: Arena) -> None:
+    database = database_on(on_postgresql, on_pin="error")
+    with database.transaction() as session:
+        session.add(Item(id=4, name="four"))
+    with database.session() as session:
+        session.pin()
+        session.scalars(select(Item).with_for_update()).all()
+    with database.session(snapshot=True) as session:
+        session.scalars(select(Item)).all()
+    database.dispose()
+
+
+def test_currval_of_another_connection_is_an_error(on_postgresql: Arena) -> None:
+    on_postgresql.other("CREATE TABLE IF NOT EXISTS counted (id serial, a integer)")
+    engine = on_postgresql.make(pool_size=2)
+
+    def inside() -> None:
+        with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+            one.execute(text("INSERT INTO counted (a) VALUES (1)"))
+            one.commit()
+            two.execute(insert(Item).values(id=4, name="four"))
+            three.execute(insert(Item).values(id=5, name="five"))  # has revoked what was left with one
+            two.rollback()
+            with pytest.raises(LeaseError, match="RETURNING"):
+                one.scalar(text("SELECT currval('counted_id_seq')"))
+
+    on_postgresql.run(inside)

@@ -1,0 +1,242 @@
+"""The belt: the server itself refuses what a proved read would write, and nobody else notices."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from headgate import LeasePool
+from headgate.config import LeaseOptions
+
+from .conftest import Arena
+
+SNEAKY = """
+CREATE OR REPLACE FUNCTION sneak() RETURNS integer LANGUAGE sql VOLATILE AS
+  $$ INSERT INTO item (id, name) VALUES (100, 'sneaked') RETURNING id $$;
+CREATE OR REPLACE VIEW innocent AS SELECT sneak() AS id;
+"""
+
+
+@pytest.fixture
+def sneaky(on_postgresql: Arena) -> Arena:
+    """A view whose SELECT writes."""
+    with on_postgresql.observer.begin() as connection:
+        connection.exec_driver_sql("DROP VIEW IF EXISTS innocent")
+        connection.exec_driver_sql(SNEAKY)
+    return on_postgresql
+
+
+def lease_of(connection: Connection) -> Any:
+    virtual: Any = connection.connection
+    return virtual._lease
+
+
+def test_a_read_that_writes_is_run_again_in_a_transaction(sneaky: Arena) -> None:
+    def body(session: Session) -> None:
+        assert session.scalar(text("SELECT id FROM innocent")) == 100
+        assert sneaky.names() == ["one", "two", "three"], "it has written inside of the transaction"
+        session.rollback()
+        assert session.scalar(text("SELECT count(*) FROM item")) == 3
+
+    sneaky.play(body)
+
+
+def test_a_proof_that_was_wrong_once_is_forgotten(sneaky: Arena) -> None:
+    engine = sneaky.make()
+    refused: list[object] = []
+
+    def body(session: Session) -> None:
+        for _ in range(3):
+            assert session.scalar(text("SELECT id FROM innocent")) == 100
+            session.rollback()
+
+    pool: Any = engine.pool
+    forget = pool.lender.proof.forget
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(proof, name)
+
+        def forget(self, sql: str) -> None:
+            refused.append(sql)
+            forget(sql)
+
+    proof, pool.lender.proof = pool.lender.proof, Watched()
+    sneaky.play(body, engine)
+    assert refused == ["SELECT id FROM innocent"]
+
+
+def test_without_the_guard_the_write_is_not_seen(sneaky: Arena) -> None:
+    engine = sneaky.make(lease_options=LeaseOptions(guard=False))
+
+    def body(session: Session) -> None:
+        session.scalar(text("SELECT id FROM innocent"))
+        session.rollback()
+
+    sneaky.play(body, engine)
+    assert "sneaked" in sneaky.names(), "which is what the guard is for"
+
+
+def test_transactions_write_as_ever(on_postgresql: Arena) -> None:
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert lease_of(connection).guarded
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(text("CREATE TEMPORARY TABLE own AS SELECT 1 AS a"))
+        with connection.begin_nested():
+            connection.execute(text("UPDATE item SET name = 'FOUR' WHERE id = 4"))
+        assert connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+        connection.commit()
+
+    on_postgresql.connected(body)
+    assert on_postgresql.names()[-1] == "FOUR"
+
+
+def test_whoever_reaches_for_the_driver_may_write_in_autocommit(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(pool_size=1)
+
+    def body(connection: Connection) -> None:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    def after(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        lease = lease_of(connection)
+        assert lease.guarded, "the guard is up again for the next one"
+        cursor = lease.dbapi.cursor()
+        cursor.execute("SHOW default_transaction_read_only")
+        assert cursor.fetchone()[0] == "on"
+        cursor.close()
+        lease.dbapi.rollback()
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+    on_postgresql.connected(after, engine)
+
+
+def test_an_escape_in_mid_transaction_lowers_the_guard_when_that_has_ended(on_postgresql: Arena) -> None:
+    def body(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        dbapi: Any = connection.connection.dbapi_connection
+        connection.rollback()
+        cursor = dbapi.cursor()
+        cursor.execute("SHOW default_transaction_read_only")
+        assert cursor.fetchone()[0] == "off"
+        cursor.close()
+
+    on_postgresql.connected(body)
+
+
+def test_an_engine_in_autocommit_writes(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(isolation_level="AUTOCOMMIT")
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_a_role_that_only_reads_by_default_goes_on_only_reading(on_postgresql: Arena) -> None:
+    on_postgresql.other("DROP ROLE IF EXISTS clerk")
+    on_postgresql.other("CREATE ROLE clerk LOGIN PASSWORD 'clerk' IN ROLE pg_read_all_data, pg_write_all_data")
+    on_postgresql.other("ALTER ROLE clerk SET default_transaction_read_only = on")
+    on_postgresql.url = on_postgresql.url.set(username="clerk", password="clerk")
+    engine = on_postgresql.make()
+
+    def body(connection: Connection) -> None:
+        assert connection.scalar(text("SELECT count(*) FROM item")) == 3
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    try:
+        on_postgresql.connected(body, engine)
+    finally:
+        on_postgresql.run(engine.dispose)
+        on_postgresql.other("DROP ROLE clerk")
+
+
+def test_options_of_the_applications_own_keep_the_guard_off(
+    on_postgresql: Arena, caplog: pytest.LogCaptureFixture
+) -> None:
+    own: dict[str, Any] = (
+        {"server_settings": {"default_transaction_read_only": "off"}}
+        if on_postgresql.driver == "asyncpg"
+        else {"options": "-c default_transaction_read_only=off"}
+    )
+    engine = on_postgresql.make(connect_args=own)
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert not lease_of(connection).guarded
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.rollback()
+
+    with caplog.at_level(logging.INFO, "headgate.pool"):
+        on_postgresql.connected(body, engine)
+        on_postgresql.connected(body, engine)
+    assert sum("guard" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_pooler_that_refuses_the_parameter_gets_connections_without_it(
+    on_postgresql: Arena, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = on_postgresql.make()
+    attempts: list[bool] = []
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        asked = "read_only" in f"{options.get('options')}{options.get('server_settings')}"
+        attempts.append(asked)
+        if asked:
+            raise RuntimeError("unsupported startup parameter: default_transaction_read_only")
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert not lease_of(connection).guarded
+
+    with caplog.at_level(logging.INFO, "headgate.pool"):
+        on_postgresql.connected(body, engine)
+    assert attempts == [True, False]
+    assert "guard" in caplog.text
+
+
+def test_a_guarded_connection_tells_a_standby_apart(postgres_url: URL) -> None:
+    """``target_session_attrs`` would take a guarded connection for a standby's, so it turns the guard off."""
+    url = postgres_url.set(drivername="postgresql+psycopg")
+    engine = create_engine(url, poolclass=LeasePool, connect_args={"target_session_attrs": "read-write"})
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        assert not lease_of(connection).guarded
+    engine.dispose()
+
+
+def test_enums_of_the_applications_own_are_known(on_postgresql: Arena) -> None:
+    on_postgresql.other("DROP TYPE IF EXISTS mood")
+    on_postgresql.other("CREATE TYPE mood AS ENUM ('sad', 'happy')")
+    engine = on_postgresql.make()
+
+    def body(connection: Connection) -> None:
+        assert connection.scalar(text("SELECT CAST('happy' AS mood)")) == "happy"
+        virtual: Any = connection.connection
+        assert "reading" in repr(virtual)
+
+    on_postgresql.connected(body, engine)
+
+
+def test_a_domain_is_not_an_enum(on_postgresql: Arena) -> None:
+    on_postgresql.other("DROP DOMAIN IF EXISTS checked")
+    on_postgresql.other("CREATE DOMAIN checked AS text CHECK (value <> '')")
+    engine = on_postgresql.make()
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT CAST('happy' AS checked)"))
+        virtual: Any = connection.connection
+        assert "tainted" in repr(virtual)
+
+    on_postgresql.connected(body, engine)
