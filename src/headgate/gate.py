@@ -12,13 +12,14 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from headgate.config import Clock, GateOptions
 from headgate.errors import LeaseError, Overloaded
 from headgate.queueing import OTHER, Kind, WaitingLine, retry_after_s, smooth
-from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, runs_event_loop
+from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, running_loop
 
 SWITCH_INTERVAL_NS: Final = 20_000_000
 """While both kinds wait, a connection of one is replaced by one of the other that often at most."""
@@ -52,25 +53,30 @@ class _ReturnedPermit(NamedTuple):
     use_ns: int
 
 
+class _Abandoned(NamedTuple):
+    waiter: ThreadWaiter | TaskWaiter
+
+
 class _GateLock:
     """The gate's lock; leaving it passes on what a finalizer gave back in the meantime.
 
     A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it.
     """
 
-    __slots__ = ("_lock", "_pass_on", "_returned")
+    __slots__ = ("_lock", "_orphans", "_pass_on", "_returned")
 
-    def __init__(self, returned: Collection[object], pass_on: Callable[[], None]) -> None:
+    def __init__(self, returned: Collection[object], pass_on: Callable[[], None], orphans: deque[Grant]) -> None:
         self._lock = threading.Lock()
         self._returned = returned
         self._pass_on = pass_on
+        self._orphans = orphans
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
-        if self._returned:
+        if self._returned or self._orphans:
             self.drain()
 
     def drain(self) -> None:
@@ -80,6 +86,9 @@ class _GateLock:
                 self._pass_on()
             finally:
                 self._lock.release()
+        while self._orphans:
+            with suppress(IndexError):  # another thread was quicker
+                self._orphans.popleft().give_back()
 
 
 class Gate:
@@ -118,9 +127,11 @@ class Gate:
         self._line: WaitingLine[ThreadWaiter | TaskWaiter] = WaitingLine(
             max_pending=self._options.max_pending, max_wait_ns=round(self._options.max_wait * 1e9)
         )
-        # What has been given back and not dealt with yet: a permit, or None for a place.
-        self._returned: deque[_ReturnedPermit | None] = deque()
-        self._lock = _GateLock(self._returned, self._pass_on_returned)
+        # What has been given back and not dealt with yet: a permit, a waiter's turn, or None for a place.
+        self._returned: deque[_ReturnedPermit | _Abandoned | None] = deque()
+        # Leases granted to waiters that were gone already; checking them in is nothing to do under the lock.
+        self._orphans: deque[Grant] = deque()
+        self._lock = _GateLock(self._returned, self._pass_on_returned, self._orphans)
         # Changed without the lock too, by single steps of the interpreter: whoever pops a lease has it.
         self._warm: dict[Kind, OrderedDict[Grant, None]] = {"sync": OrderedDict(), "async": OrderedDict()}
         self._permits = 0
@@ -144,12 +155,12 @@ class Gate:
         grant = self.acquire_nowait("sync")
         if grant is not None:
             return grant
-        if runs_event_loop():
+        if running_loop() is not None:
             raise LeaseError(self._message_blocked_loop())
         waiter = ThreadWaiter()
-        deadline_ns = self._join(waiter)
         try:
-            waiter.event.wait(max(0.0, (deadline_ns - self.clock()) / 1e9))
+            deadline_ns = self._join(waiter)
+            waiter.wait(max(0.0, (deadline_ns - self.clock()) / 1e9))
         except BaseException:
             self._abandon(waiter)
             raise
@@ -164,15 +175,16 @@ class Gate:
         if grant is not None:
             return grant
         waiter = TaskWaiter()
-        deadline_ns = self._join(waiter)
-        timer = waiter.loop.call_later(max(0.0, (deadline_ns - self.clock()) / 1e9), waiter.resolve)
         try:
-            await waiter.future
+            deadline_ns = self._join(waiter)
+            timer = waiter.loop.call_later(max(0.0, (deadline_ns - self.clock()) / 1e9), waiter.resolve)
+            try:
+                await waiter.future
+            finally:
+                timer.cancel()
         except BaseException:
             self._abandon(waiter)
             raise
-        finally:
-            timer.cancel()
         return self._settle(waiter)
 
     def release(self, use_ns: int = 0, kind: Kind = "sync") -> None:
@@ -185,25 +197,36 @@ class Gate:
         self._lock.drain()
 
     def _take(self, kind: Kind) -> Grant | None:
-        self._pass_on_returned()
-        self._pass_on_warm()
+        if self._returned:
+            self._pass_on_returned()
+        if self._line:
+            self._pass_on_warm()
+            if self._line:  # whoever comes now waits behind them, whatever is left warm this very moment
+                return None
         if self._permits < self.connections:
             self._permits += 1
             self._acquired += 1
             return PERMIT
-        return self._revoke(kind) or self._revoke(OTHER[kind])
+        lease = self._revoke(kind) or self._revoke(OTHER[kind])
+        self._acquired += lease is not None
+        return lease
 
     def _join(self, waiter: ThreadWaiter | TaskWaiter) -> int:
-        """Put a waiter in the line and return its deadline."""
+        """Put a waiter in the line and return its deadline.
+
+        :raises Overloaded: the line is full.
+        """
         with self._lock:
             deadline_ns = self._line.join(waiter, waiter.kind, self.clock())
             if deadline_ns is None:
                 self._shed["full"] += 1
-                raise self._refusal("full", 0)
-            # Looked at after joining: what came back before was not passed on to a waiter nobody knew of.
-            self._pass_on_returned()
-            self._pass_on_free()
-            self._pass_on_warm()
+            else:
+                # Looked at after joining: what came back before was not passed on to a waiter nobody knew of.
+                self._pass_on_returned()
+                self._pass_on_free()
+                self._pass_on_warm()
+        if deadline_ns is None:
+            raise self._refusal("full", 0)
         return deadline_ns
 
     def _settle(self, waiter: ThreadWaiter | TaskWaiter) -> Grant:
@@ -214,18 +237,15 @@ class Gate:
                 return waiter.grant
             self._line.leave(waiter)
             self._dropped["deadline"] += 1
-            refusal = self._refusal("deadline", self._line.max_wait_ns)
-        raise refusal
+        raise self._refusal("deadline", self._line.max_wait_ns)
 
     def _abandon(self, waiter: ThreadWaiter | TaskWaiter) -> None:
-        """The waiter was interrupted; a grant handed over in that very moment is passed on, not swallowed."""
-        with self._lock:
-            self._line.leave(waiter)
-            grant = waiter.grant
-        if grant is PERMIT:
-            self.release(kind=waiter.kind)
-        elif grant is not None:
-            grant.give_back()
+        """The waiter was interrupted; what it was granted in that very moment is passed on, not swallowed.
+
+        A task that is collected while it waits ends here too, in a finalizer: so this takes no lock it might hold.
+        """
+        self._returned.append(_Abandoned(waiter))
+        self._lock.drain()
 
     # passing on: all of it under the lock
 
@@ -234,11 +254,23 @@ class Gate:
             returned = self._returned.popleft()
             if returned is None:
                 self._places -= 1
-                continue
-            if returned.use_ns:
-                self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
-            if not self._hand_over(PERMIT, returned.kind):
-                self._permits -= 1
+            elif isinstance(returned, _Abandoned):
+                self._pass_on_abandoned(returned.waiter)
+            else:
+                if returned.use_ns:
+                    self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
+                self._pass_on_permit(returned.kind)
+
+    def _pass_on_abandoned(self, waiter: ThreadWaiter | TaskWaiter) -> None:
+        self._line.leave(waiter)
+        if waiter.grant is PERMIT:
+            self._pass_on_permit(waiter.kind)
+        elif waiter.grant is not None:
+            self._orphans.append(waiter.grant)
+
+    def _pass_on_permit(self, kind: Kind) -> None:
+        if not self._hand_over(PERMIT, kind):
+            self._permits -= 1
 
     def _pass_on_free(self) -> None:
         while self._line and self._permits < self.connections:
@@ -259,7 +291,7 @@ class Gate:
         """Give a permit, and the connection of ``kind`` behind it, to a waiter that can still be told."""
         now_ns = self.clock()
         while (chosen := self._line.next_kind(kind, now_ns, may_switch=self._may_switch(now_ns))) is not None:
-            waiter, joined_ns = self._line.next(chosen)
+            waiter, joined_ns = self._line.next(chosen, now_ns)
             if not waiter.wake():
                 continue
             if chosen != kind:
@@ -321,25 +353,22 @@ class Gate:
     def statistics(self) -> GateStatistics:
         """A frozen snapshot."""
         with self._lock:
-            return self._statistics()
-
-    def _statistics(self) -> GateStatistics:
-        warm = min(self._permits, sum(map(len, self._warm.values())))
-        return GateStatistics(
-            connections=self.connections,
-            in_use=self._permits - warm,
-            warm=warm,
-            idle=max(0, self._places - self._permits),
-            pending=len(self._line),
-            oldest_wait_ns=self._line.oldest_wait_ns(self.clock()),
-            acquired=self._acquired,
-            waited=self._waited,
-            wait_time_ns=self._wait_time_ns,
-            mean_use_ns=round(self._mean_use_ns),
-            revoked=self._revoked,
-            shed=dict(self._shed),
-            dropped=dict(self._dropped),
-        )
+            warm = min(self._permits, sum(map(len, self._warm.values())))
+            return GateStatistics(
+                connections=self.connections,
+                in_use=self._permits - warm,
+                warm=warm,
+                idle=max(0, self._places - self._permits),
+                pending=len(self._line),
+                oldest_wait_ns=self._line.oldest_wait_ns(self.clock()),
+                acquired=self._acquired,
+                waited=self._waited,
+                wait_time_ns=self._wait_time_ns,
+                mean_use_ns=round(self._mean_use_ns),
+                revoked=self._revoked,
+                shed=dict(self._shed),
+                dropped=dict(self._dropped),
+            )
 
     def __repr__(self) -> str:
         return f"<Gate {self.name!r} {self._state(self.statistics())}>"
@@ -351,13 +380,14 @@ class Gate:
         )
 
     def _refusal(self, reason: str, waited_ns: int) -> Overloaded:
+        now = self.statistics()
         facts = {
-            "full": f"{len(self._line)} callers already wait for a connection (max_pending)",
+            "full": f"{now.pending} callers already wait for a connection (max_pending)",
             "deadline": f"no connection became free within {self._line.max_wait_ns / 1e9:.2f} s (max_wait)",
         }
         return Overloaded(
             f"database {self.name!r}: {facts[reason]}.\n"
-            f"State: {self._state(self._statistics())}.\n"
+            f"State: {self._state(now)}.\n"
             f"Held by: {self.describe_holders() or 'statements that are running now'}.\n"
             "Remedies: 1. end transactions sooner: commit before slow calls, so that the connection goes back. "
             "2. make the statements above faster. "
@@ -366,9 +396,9 @@ class Gate:
             database=self.name,
             reason=reason,
             retry_after_s=retry_after_s(
-                pending=len(self._line),
+                pending=now.pending,
                 connections=self.connections,
-                mean_use_ns=self._mean_use_ns,
+                mean_use_ns=now.mean_use_ns,
                 jitter=self._jitter(),
             ),
             waited_ns=waited_ns,

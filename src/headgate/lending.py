@@ -75,6 +75,8 @@ class Lease:
     )
     standing: Standing
     guarded: bool
+    record: Any
+    fairy: Any
 
     def __init__(self, lender: Lender, record: Any, fairy: Any, began_ns: int) -> None:
         self.lender = lender
@@ -322,6 +324,17 @@ class Lender:
         self.driver.set_guard(lease.dbapi, on=False)
 
     def _check_in(self, lease: Lease, *, is_own: bool = True, was_reset: bool = True) -> None:
+        record, is_detached = lease.record, lease.is_detached
+        try:
+            self._check_in_or_end(lease, is_own=is_own, was_reset=was_reset)
+        except BaseException:
+            # A listener or a hook was interrupted, and nobody else comes back for this connection.
+            if is_detached or self.pool.take_back_lost(record):
+                self.pool.places.end(lease.dbapi)
+            lease.record = lease.fairy = None
+            raise
+
+    def _check_in_or_end(self, lease: Lease, *, is_own: bool, was_reset: bool) -> None:
         is_dead = self.driver.is_dead(lease.dbapi)
         is_spoilt = is_dead or lease.is_suspect
         if self.options.on_release is not None and not is_spoilt:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 import weakref
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from headgate.drivers import has_input
 from headgate.errors import LeaseError
 from headgate.gate import Gate
 
 if TYPE_CHECKING:
     from headgate.pool import _Leasing
+
+END_TIMEOUT_MS = 100
+"""How long a server may take to let go of a connection that was ended; it takes one or two."""
 
 PAUSE_S = 0.002
 ATTEMPTS = 2500
@@ -76,6 +81,16 @@ class Places:
             return
         self._gate.give_place()
 
+    def end(self, connection: Any) -> None:
+        """Give a connection's place back, having ended it if that has not happened; from anywhere, never awaits."""
+        pool = self._pool()
+        if pool is None or not self.has(connection):
+            return
+        if pool.driver.is_dead(connection):
+            self.give(connection)
+        else:
+            _end(pool, connection, lambda descriptor: has_input(descriptor, END_TIMEOUT_MS))
+
 
 def _evict_idle(pool: _Leasing, waits: _Leasing) -> bool:
     """End one idle connection of a pool, if there is one; called from any thread and from any event loop."""
@@ -89,16 +104,16 @@ def _evict_idle(pool: _Leasing, waits: _Leasing) -> bool:
             if pool.dispatch.close:
                 pool.dispatch.close(connection, record)
         finally:
-            _end(pool, connection, waits)
+            _end(pool, connection, waits.wait_for_end)
         return True
     return False
 
 
-def _end(pool: _Leasing, connection: Any, waits: _Leasing) -> None:
+def _end(pool: _Leasing, connection: Any, wait_for_end: Callable[[int], object]) -> None:
     try:
         descriptor = pool.driver.abort(connection)
         if descriptor is not None:
             with closing(socket.socket(fileno=descriptor)):
-                waits.wait_for_end(descriptor)
+                wait_for_end(descriptor)
     finally:
         pool.places.give(connection)

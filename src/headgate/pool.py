@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 import time
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from sqlalchemy.pool import (
 )
 from sqlalchemy.pool.base import _ConnectionRecord, reset_commit, reset_rollback
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 from sqlalchemy.util.queue import Empty, Queue, QueueCommon
 
 from headgate.config import GateOptions, LeaseOptions, is_switched_off
@@ -37,7 +39,7 @@ from headgate.gate import Gate
 from headgate.guard import ask_for_guard, is_refused_parameter, stop_asking_for_guard
 from headgate.lease import VirtualConnection
 from headgate.lending import GUARD, PING_AFTER_IDLE_NS, Lender
-from headgate.places import Places
+from headgate.places import END_TIMEOUT_MS, Places
 from headgate.queueing import Kind
 from headgate.raw_connections import replace_raw_connections
 from headgate.seams import missing_seams
@@ -51,9 +53,6 @@ OUR_ARGUMENTS = ("gate", "lease_options")
 
 RETURNED_NS = "headgate.returned_ns"
 """Key in a physical connection's ``info``: when it was checked in last."""
-
-END_TIMEOUT_MS = 100
-"""How long a server may take to let go of a connection that was ended; it takes one or two."""
 
 
 class _Leasing(QueuePool):
@@ -148,8 +147,8 @@ class _Leasing(QueuePool):
             while records:
                 records.pop().close()
         finally:
-            for record in records:  # interrupted: the driver closes them when they are collected
-                self.places.give(record.dbapi_connection)
+            for record in records:  # interrupted
+                self.places.end(record.dbapi_connection)
 
     def _drain(self) -> list[ConnectionPoolEntry]:
         """Take everything out of SQLAlchemy's queue at once, so that nobody is handed what is about to be closed."""
@@ -166,6 +165,15 @@ class _Leasing(QueuePool):
             return None
         self._dec_overflow()
         return record
+
+    def take_back_lost(self, record: Any) -> bool:
+        """Forget an entry whose check-in was interrupted; False if it is in the queue nevertheless."""
+        queued: Any = self._pool
+        if any(other is record for other in list(queued.queue)):
+            return False
+        record.dbapi_connection = None
+        self._dec_overflow()
+        return True
 
     def current(self) -> _Leasing:
         """This pool, or the one that ``Engine.dispose`` has put in its place."""
@@ -284,7 +292,10 @@ class _Leasing(QueuePool):
             self.places.take()
             try:
                 connection = self._create(create, record)
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    # A cancelled connect of psycopg lives on in the frames of its traceback, with an open socket.
+                    traceback.clear_frames(error.__traceback__)
                 self.gate.give_place()
                 raise
             self.places.remember(connection)
@@ -312,9 +323,10 @@ class _Leasing(QueuePool):
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         try:
-            super()._close_connection(connection, terminate=terminate)
+            if self.kind == "sync" or in_greenlet():
+                super()._close_connection(connection, terminate=terminate)
         finally:
-            self.places.give(connection)
+            self.places.end(connection)  # in a thread, a finalizer, or because the close was interrupted
 
     def wait_for_end(self, descriptor: int) -> None:
         """Wait until the server has let go of a connection, so that it never counts one too many."""

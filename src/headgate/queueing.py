@@ -17,21 +17,24 @@ MAX_RETRY_AFTER_S = 30
 """A client told to stay away longer than this is better served by a human."""
 
 PATIENCE_NS = 50_000_000
-"""A connection stays with its kind until the other kind has waited that much longer: a new one costs ten reads."""
+"""A connection stays with its kind until the other has waited that much longer, or has waited that long for any."""
 
 
 class WaitingLine(Generic[WaiterT]):
     """First come, first served within each kind, bounded in number and in time.
 
     Between the kinds a connection goes to a waiter who can use it as it is, unless the other kind has waited
-    longer by ``PATIENCE_NS``. Only live waiters are in the line: whoever times out or is cancelled takes itself out.
+    longer, or for any connection at all, by more than ``PATIENCE_NS``. Only live waiters are in the line: whoever
+    times out or is cancelled takes itself out.
     """
 
-    __slots__ = ("_lines", "max_pending", "max_wait_ns")
+    __slots__ = ("_lines", "_patience_ns", "_served_ns", "max_pending", "max_wait_ns")
 
     def __init__(self, *, max_pending: int, max_wait_ns: int) -> None:
         self.max_pending = max_pending
         self.max_wait_ns = max_wait_ns
+        self._patience_ns = min(PATIENCE_NS, max_wait_ns // 2)
+        self._served_ns: dict[Kind, int] = {"sync": 0, "async": 0}
         self._lines: dict[Kind, OrderedDict[WaiterT, int]] = {"sync": OrderedDict(), "async": OrderedDict()}
 
     def __len__(self) -> int:
@@ -53,8 +56,8 @@ class WaitingLine(Generic[WaiterT]):
 
     def longest_waiting(self) -> Kind:
         """The kind of the waiter that has waited longest; of a line that is not empty."""
-        heads = {kind: next(iter(line.values())) for kind, line in self._lines.items() if line}
-        return min(heads, key=heads.__getitem__)
+        heads: dict[Kind, int] = {kind: next(iter(line.values())) for kind, line in self._lines.items() if line}
+        return min(heads, key=lambda kind: heads[kind])
 
     def next_kind(self, kind: Kind, now_ns: int, *, may_switch: bool = True) -> Kind | None:
         """The kind of waiter that a connection of ``kind`` should go to; None for an empty line.
@@ -64,13 +67,16 @@ class WaitingLine(Generic[WaiterT]):
         own, other = self._wait_ns(kind, now_ns), self._wait_ns(OTHER[kind], now_ns)
         if own is None or other is None:
             return OTHER[kind] if other is not None else kind if own is not None else None
-        return OTHER[kind] if may_switch and other - own > PATIENCE_NS else kind
+        # Where everybody waits nearly max_wait nobody waits longer, and a kind without connections would get none.
+        starves = min(other, now_ns - self._served_ns[OTHER[kind]]) > self._patience_ns
+        return OTHER[kind] if may_switch and (other - own > self._patience_ns or starves) else kind
 
-    def next(self, kind: Kind) -> tuple[WaiterT, int]:
+    def next(self, kind: Kind, now_ns: int) -> tuple[WaiterT, int]:
         """Take out the waiter of this kind that has waited longest, with the time in ns it joined.
 
         :raises KeyError: nobody of this kind waits.
         """
+        self._served_ns[kind] = now_ns
         return self._lines[kind].popitem(last=False)
 
     def oldest_wait_ns(self, now_ns: int) -> int:

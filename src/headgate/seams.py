@@ -42,6 +42,7 @@ SEAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("sqlalchemy.engine.default", "DefaultDialect", ("_do_ping_w_event",)),
     ("sqlalchemy.util.queue", "Queue", ("get", "put", "qsize")),
+    ("sqlalchemy.util", "concurrency", ("in_greenlet",)),
     (
         "sqlalchemy.dialects.postgresql.asyncpg",
         "AsyncAdapt_asyncpg_connection",

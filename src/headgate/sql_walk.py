@@ -63,10 +63,10 @@ def first_unknown(tokens: list[str], grammar: Grammar, trusted: Trusted) -> str:
     """The token at which the walk gives up; '' if it does not before the end."""
     walk, at = _Walk(tokens, grammar, trusted), 0
     try:
-        while (token := tokens[at]) != END:
-            at = _STEPS[token[0]](walk, token, at)
+        while tokens[at] != END:
+            at = _STEPS[tokens[at][0]](walk, tokens[at], at)
     except UnknownTextError:
-        return tokens[at + 1] if token in ("::", "as") else token
+        return tokens[at + 1] if tokens[at] in ("::", "as") else tokens[at]
     return ""
 
 

@@ -29,21 +29,6 @@ MAX_FORGOTTEN: Final = 4_096
 """Wrong proofs that are remembered; beyond that the oldest is let go, and would be found out again."""
 
 
-HARMLESS_TYPES: Final = """
-SELECT pg_catalog.array_agg(name) FROM (
-  SELECT pg_catalog.lower(t.typname::pg_catalog.text COLLATE "C") AS name
-  FROM pg_catalog.pg_type AS t
-  GROUP BY 1
-  HAVING pg_catalog.bool_and(t.typtype = 'e' AND NOT EXISTS (
-    SELECT 1 FROM pg_catalog.pg_cast AS c WHERE c.casttarget IN (t.oid, t.typarray)))
-) AS harmless
-"""
-"""Asks a PostgreSQL server for the names that every type which has them is an enum without a cast of a user's own.
-
-One row, one array of names for :meth:`StatementProof.learn_types`, or null.
-"""
-
-
 class StatementClass(enum.Enum):
     """What running a statement means for the connection it runs on."""
 

@@ -42,35 +42,40 @@ class ThreadWaiter:
     :ivar grant: what it was granted; None while it waits.
     """
 
-    __slots__ = ("event", "grant")
+    __slots__ = ("_asleep", "grant")
     kind: ClassVar[Kind] = "sync"
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        # Not an Event, whose own lock a finalizer that wakes this very thread would wait for.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
         self.grant: Grant | None = None
 
     def wake(self) -> bool:
         """Tell it that it has a grant; False if it can no longer be told."""
-        self.event.set()
+        self._asleep.release()
         return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait until woken, but no longer."""
+        self._asleep.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
 class TaskWaiter:
     """A task that waits for a permit; see ``ThreadWaiter``."""
 
-    __slots__ = ("future", "grant", "loop", "thread")
+    __slots__ = ("future", "grant", "loop")
     kind: ClassVar[Kind] = "async"
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
-        self.thread = threading.get_ident()
         self.grant: Grant | None = None
 
     def wake(self) -> bool:
         """Tell it that it has a grant; False if it can no longer be told."""
         try:
-            if self.thread == threading.get_ident():
+            if running_loop() is self.loop:
                 self.resolve()
             else:
                 self.loop.call_soon_threadsafe(self.resolve)
@@ -117,10 +122,9 @@ class TaskLock:
         self._held = False
 
 
-def runs_event_loop() -> bool:
-    """Tell whether this thread runs an event loop, which waiting would stop."""
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, which waiting here would stop."""
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import dis
 import gc
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache, partial
 from heapq import heappop, heappush
 from itertools import count
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
@@ -281,7 +282,6 @@ def test_a_permit_given_back_by_a_finalizer_inside_the_gate_is_not_lost() -> Non
 
     with gate._lock:
         Forgotten()
-        gc.collect()
     assert numbers(gate) == (0, 0)
 
 
@@ -372,6 +372,20 @@ def test_statistics_tell_waits_and_use() -> None:
     gate.release(use_ns=4_000)
     now = gate.statistics()
     assert (now.acquired, now.waited, now.mean_use_ns) == (1, 0, 4_000)
+
+
+def test_statistics_tell_how_long_those_who_had_to_wait_have_waited() -> None:
+    clock = FakeClock()
+    gate = make_gate(1, clock=clock)
+    gate.acquire()
+    for _ in range(2):
+        join(gate)
+        clock.now_ns += 3 * MS
+    assert gate.statistics().oldest_wait_ns == 6 * MS
+    gate.release()
+    now = gate.statistics()
+    assert (now.acquired, now.waited, now.wait_time_ns) == (2, 1, 6 * MS)
+    assert (now.pending, now.oldest_wait_ns) == (1, 3 * MS)
 
 
 steps = st.lists(st.tuples(st.sampled_from(["start", "cancel", "release"]), st.integers(0, 7)), max_size=40)
@@ -628,18 +642,32 @@ def test_statistics_tell_what_is_warm_and_what_was_revoked() -> None:
 
 GATE_FILES = {module.__file__ for module in (headgate.gate, headgate.queueing, headgate.waiters)}
 ONLY_TELLING = {"_refusal", "_state", "_statistics"}
+OF_NO_CONCERN_TO_OTHERS = (
+    *("BUILD", "CACHE", "COPY", "IS_OP", "JUMP", "KW_NAMES", "LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_METHOD"),
+    *("NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "RESUME", "RETURN", "STORE_FAST", "SWAP", "UNPACK"),
+)
+
+
+@cache
+def steps_of(code: CodeType) -> frozenset[int]:
+    """Where in this code somebody else may come in between, and it makes a difference."""
+    return frozenset(
+        instruction.offset
+        for instruction in dis.get_instructions(code)
+        if not instruction.opname.startswith(OF_NO_CONCERN_TO_OTHERS)
+    )
 
 
 @contextmanager
 def called_before_step(number: int, call: Callable[[], object], files: set[str | None] = GATE_FILES) -> Iterator[None]:
-    """Call something before one step (an instruction of the interpreter) that this thread takes in these files."""
+    """Call something before one step, an instruction of the interpreter, that this thread takes in these files."""
     steps = count(1)
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         if frame.f_code.co_filename not in files or frame.f_code.co_name in ONLY_TELLING:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode" and next(steps) == number:
+        if event == "opcode" and frame.f_lasti in steps_of(frame.f_code) and next(steps) == number:
             call()
         return trace
 
@@ -691,6 +719,7 @@ class Play:
         self.lease = FakeLease(self.gate)
         self.waiter = SyncWaiter()
         self.holds = True
+        self.has_place = self.gate.take_place_nowait()
         self.is_waiting = False
         self.newcomer: Grant | None = None
 
@@ -726,6 +755,10 @@ class Play:
         self.holds = False
         self.gate.release()
 
+    def give_place(self) -> None:
+        self.has_place = False
+        self.gate.give_place()
+
     def lose(self) -> None:
         """As the finalizer of a forgotten holder does."""
         if self.lease.resume():
@@ -740,6 +773,7 @@ class Play:
         owners = self.holds + is_served + (self.newcomer is not None)
         assert owners <= 1, "exactly one of those who reach for it has it"
         assert now.in_use == owners, "no permit is lost"
+        assert self.gate.take_place_nowait() == (not self.has_place), "no place is lost"
         assert now.pending == (self.is_waiting and not is_served)
         assert not now.pending or now.in_use == 1, "nobody waits while a permit is free or a lease is warm"
         assert not (self.is_waiting and self.newcomer), "nobody overtakes"
@@ -748,24 +782,19 @@ class Play:
 
 def in_both_orders(before: str, one: str, other: str) -> Iterator[Any]:
     for first, second in ((one, other), (other, one)):
-        marks = [OVERTAKES] if (before, first, second) == ("join", "come", "rest") else []
-        yield pytest.param(before, first, second, id=f"{before}: {first} before {second}", marks=marks)
+        yield pytest.param(before, first, second, id=f"{before}: {first} before {second}")
 
 
-OVERTAKES = pytest.mark.xfail(strict=True, reason="a newcomer may take what is rested between two looks of _take")
 PLAYS = [
     *in_both_orders("rest", "resume", "come"),
     *in_both_orders("rest", "resume", "join"),
-    *in_both_orders("", "rest", "join"),
     *in_both_orders("", "rest resume", "join"),
     *in_both_orders("", "rest", "come"),
     *in_both_orders("", "release", "join"),
-    *in_both_orders("join", "rest", "leave"),
     *in_both_orders("join", "rest resume", "leave"),
     *in_both_orders("join", "rest", "time_out"),
     *in_both_orders("join", "rest", "come"),
     *in_both_orders("join", "release", "leave"),
-    *in_both_orders("join", "release", "time_out"),
     *in_both_orders("join", "release", "come"),
 ]
 
@@ -783,9 +812,6 @@ def test_nothing_is_lost_wherever_one_thread_comes_in_between_the_steps_of_anoth
             break
 
 
-WAITS_FOR_ITSELF = pytest.mark.xfail(strict=True, reason="a collected task takes the gate's lock in its finalizer")
-
-
 @pytest.mark.parametrize(
     ("before", "interrupted", "finalizer"),
     [
@@ -796,9 +822,11 @@ WAITS_FOR_ITSELF = pytest.mark.xfail(strict=True, reason="a collected task takes
         pytest.param("rest", "join", "lose"),
         pytest.param("rest", "come", "lose"),
         pytest.param("rest", "look", "lose"),
-        pytest.param("join", "release", "leave", marks=WAITS_FOR_ITSELF),
-        pytest.param("join", "rest", "leave", marks=WAITS_FOR_ITSELF),
-        pytest.param("join", "come", "leave", marks=WAITS_FOR_ITSELF),
+        pytest.param("", "release", "give_place"),
+        pytest.param("", "give_place", "release"),
+        pytest.param("join", "release", "leave"),
+        pytest.param("join", "rest", "leave"),
+        pytest.param("join", "come", "leave"),
     ],
 )
 def test_a_finalizer_may_interrupt_the_gate_anywhere(before: str, interrupted: str, finalizer: str) -> None:
@@ -817,7 +845,6 @@ def test_a_finalizer_may_interrupt_the_gate_anywhere(before: str, interrupted: s
         play.check()
 
 
-@pytest.mark.xfail(strict=True, reason="Event.set waits for the lock that Event.wait holds in this very thread")
 def test_a_finalizer_may_interrupt_a_thread_that_waits_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also inside what the thread waits with, when the permit that comes back is the one it waits for."""
     monkeypatch.setattr(threading, "Lock", WatchedLock)
@@ -841,7 +868,6 @@ def test_a_finalizer_may_interrupt_a_thread_that_waits_anywhere(monkeypatch: pyt
         assert numbers(gate) == (granted, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a collected task takes the gate's lock in its finalizer")
 def test_a_waiting_task_that_dies_with_its_loop_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody but the line knows it any more, so it is collected as soon as it is taken out."""
     failures: list[Any] = []
@@ -860,7 +886,6 @@ def test_a_waiting_task_that_dies_with_its_loop_is_passed_over(monkeypatch: pyte
     assert numbers(gate) == (0, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="the line is joined before the try")
 def test_a_thread_interrupted_as_it_joins_the_line_is_gone_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = make_gate(1)
     gate.acquire()
@@ -876,7 +901,6 @@ def test_a_thread_interrupted_as_it_joins_the_line_is_gone_from_it(monkeypatch: 
     assert numbers(gate) == (1, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="the thread is compared, not the loop")
 def test_a_task_whose_loop_is_run_elsewhere_by_now_is_woken_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     async def begin_to_wait() -> TaskWaiter:
         return TaskWaiter()
@@ -890,7 +914,33 @@ def test_a_task_whose_loop_is_run_elsewhere_by_now_is_woken_from_outside(monkeyp
     assert calls == [waiter.resolve]
 
 
-@pytest.mark.xfail(strict=True, reason="holders are described under the gate's lock")
+@pytest.mark.xfail(strict=True, reason="whoever leaves the gate next gives the lease back, and loses its own grant")
+def test_what_fails_for_one_that_gives_up_fails_for_nobody_else() -> None:
+    class BrokenLease(FakeLease):
+        def give_back(self) -> None:
+            super().give_back()
+            raise OSError("the connection is broken")
+
+    for at_step in count(1):
+        gate, failed = make_gate(2), list[bool]()
+        for _ in range(2):
+            gate.acquire()
+        waiter = join(gate)
+        BrokenLease(gate).rest()
+        gate.release()
+
+        def give_up(gate: Gate = gate, waiter: ThreadWaiter = waiter, failed: list[bool] = failed) -> None:
+            with suppress(OSError):
+                failed.append(True)
+                gate._abandon(waiter)
+
+        with called_before_step(at_step, give_up):
+            assert gate.acquire_nowait() is PERMIT
+        if not failed:
+            break
+        assert numbers(gate) == (1, 0)
+
+
 async def test_whoever_describes_the_holders_may_ask_the_gate() -> None:
     gate = make_gate(1, max_wait=1e-9)
     gate.describe_holders = lambda: repr(gate)
@@ -899,7 +949,6 @@ async def test_whoever_describes_the_holders_may_ask_the_gate() -> None:
         await gate.acquire_async()
 
 
-@pytest.mark.xfail(strict=True, reason="what a newcomer revokes is not counted")
 def test_every_grant_counts_as_acquired() -> None:
     gate = make_gate(1)
     rested(gate)
@@ -1070,8 +1119,8 @@ def test_one_of_a_kind_is_served_before_those_of_the_other_that_came_much_later(
     kind: Kind, gap_ns: int, use_ns: int, connections: int
 ) -> None:
     """However many of them there are."""
-    crowd = [Arrival(gap_ns // connections, OTHER[kind], use_ns) for _ in range(50)]
-    crowd[10:10] = [Arrival(0, kind, use_ns)]
+    crowd = [Arrival(gap_ns // connections, OTHER[kind], use_ns) for _ in range(30)]
+    crowd[6:6] = [Arrival(0, kind, use_ns)]
     passed_by_ns: list[int] = []
 
     class Watched(JudgedSimulation):
@@ -1085,15 +1134,14 @@ def test_one_of_a_kind_is_served_before_those_of_the_other_that_came_much_later(
     assert max(passed_by_ns, default=0) <= PATIENCE_NS + SWITCH_INTERVAL_NS
 
 
-@pytest.mark.xfail(strict=True, reason="where everybody waits nearly max_wait, nobody waits longer by patience")
 @both_kinds
 @pytest.mark.parametrize("max_wait", [0.05, 1.0])
 def test_one_kind_in_overload_leaves_something_to_the_other(kind: Kind, max_wait: float) -> None:
     """A twentieth of the arrivals, and hardly a tenth of the capacity."""
     others = [Arrival(5 * MS, OTHER[kind], 10 * MS) for _ in range(20)]
     simulation = Simulation(1, max_wait=max_wait)
-    simulation.run([*others, Arrival(0, kind, 10 * MS)] * 40)
-    assert simulation.served[kind] >= 20
+    simulation.run([*others, Arrival(0, kind, 10 * MS)] * 20)
+    assert simulation.served[kind] >= 10
 
 
 # everything at once
@@ -1272,7 +1320,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestAnyOrderOfEvents = Machine.TestCase
-TestAnyOrderOfEvents.settings = settings(stateful_step_count=30)
+TestAnyOrderOfEvents.settings = settings(stateful_step_count=20)
 
 
 class Connection:
@@ -1317,7 +1365,7 @@ class Crowd:
         return lease
 
     def be_a_thread(self) -> None:
-        for _ in range(60):
+        for _ in range(300):
             self.lend(self.gate.acquire(), "sync").go_on()
 
     def be_tasks(self) -> None:
@@ -1327,7 +1375,7 @@ class Crowd:
         asyncio.run(run())
 
     async def be_a_task(self) -> None:
-        for _ in range(20):
+        for _ in range(100):
             lease = self.lend(await self.gate.acquire_async(), "async")
             await asyncio.sleep(0)
             lease.go_on()

@@ -18,10 +18,10 @@ def test_first_come_is_first_served() -> None:
     queue = line()
     for name in "abc":
         queue.join(name, "sync", now_ns=0)
-    assert [queue.next("sync") for _ in range(3)] == [("a", 0), ("b", 0), ("c", 0)]
+    assert [queue.next("sync", now_ns=0) for _ in range(3)] == [("a", 0), ("b", 0), ("c", 0)]
     assert queue.next_kind("sync", now_ns=0) is None
     with pytest.raises(KeyError):
-        queue.next("sync")
+        queue.next("sync", now_ns=0)
 
 
 def test_a_full_line_admits_nobody() -> None:
@@ -42,7 +42,7 @@ def test_whoever_left_is_neither_counted_nor_served() -> None:
     assert queue.leave("a")
     assert not queue.leave("a")
     assert len(queue) == 1
-    assert queue.next("sync") == ("b", 1)
+    assert queue.next("sync", now_ns=2) == ("b", 1)
 
 
 def test_the_oldest_wait_is_that_of_the_first_in_line() -> None:
@@ -99,6 +99,21 @@ def test_a_connection_stays_with_its_kind_until_the_other_has_waited_longer_by_p
 
 
 @both_kinds
+def test_a_kind_that_waits_has_a_turn_although_the_other_waits_as_long(kind: Kind) -> None:
+    """Where everybody waits nearly the longest time allowed, nobody waits longer by patience."""
+    queue = line(max_wait_ns=10**12, max_pending=10)
+    for name in "abc":
+        queue.join(f"own {name}", kind, now_ns=0)
+        queue.join(f"other {name}", OTHER[kind], now_ns=0)
+    served_ns = 10**9
+    queue.next(OTHER[kind], served_ns)
+    assert queue.next_kind(kind, served_ns + PATIENCE_NS) == kind
+    assert queue.next_kind(kind, served_ns + PATIENCE_NS + 1) == OTHER[kind]
+    queue.next(OTHER[kind], served_ns + PATIENCE_NS + 1)
+    assert queue.next_kind(kind, served_ns + PATIENCE_NS + 1) == kind
+
+
+@both_kinds
 def test_nobody_to_go_to(kind: Kind) -> None:
     assert line().next_kind(kind, now_ns=0) is None
 
@@ -109,7 +124,8 @@ def test_each_kind_is_served_in_its_own_order(kind: Kind) -> None:
     queue.join("a", OTHER[kind], now_ns=0)
     queue.join("b", kind, now_ns=1)
     queue.join("c", kind, now_ns=2)
-    assert [queue.next(kind), queue.next(kind), queue.next(OTHER[kind])] == [("b", 1), ("c", 2), ("a", 0)]
+    served = [queue.next(whose, now_ns=3) for whose in (kind, kind, OTHER[kind])]
+    assert served == [("b", 1), ("c", 2), ("a", 0)]
 
 
 actions = st.lists(st.tuples(st.sampled_from(["join", "leave", "next"]), st.integers(0, 9)), max_size=60)
@@ -137,7 +153,7 @@ def test_pending_is_the_number_of_live_waiters_after_any_order_of_events(
         elif action == "next":
             served = [other for other in model if kind_of(other) == kind_of(who)] or model
             chosen = queue.next_kind(kind_of(who), now_ns)
-            assert (queue.next(chosen)[0] if chosen else None) == (served[0] if served else None)
+            assert (queue.next(chosen, now_ns)[0] if chosen else None) == (served[0] if served else None)
             model = [other for other in model if other not in served[:1]]
         assert len(queue) == len(model) <= max_pending
         assert bool(queue) == bool(model)

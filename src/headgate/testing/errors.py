@@ -37,6 +37,16 @@ def other_loop(database: str, driver: str) -> LeaseError:
     )
 
 
+def pool_of_other_loop(database: str, driver: str) -> LeaseError:
+    """What the pool had to give was opened by code that ran on another event loop before the block."""
+    return LeaseError(
+        f"database {database!r}: the async engine's pool has a connection that was opened on another event loop before "
+        f"this rolled_back() block, and {driver} cannot use it on this one.\n"
+        "Remedies: 1. end the coroutine that used it, such as one that creates the tables, with "
+        "`await db.dispose_async()`. 2. create the tables with the sync engine: metadata.create_all(db.engine)."
+    )
+
+
 def other_writer(database: str, *, has_failed: bool, site: str, max_wait_ns: int) -> LeaseError:
     """Two sessions would have to write at once."""
     state = "has failed and was not rolled back" if has_failed else "has uncommitted changes"
@@ -69,6 +79,14 @@ def was_committed(database: str) -> LeaseError:
         "may be committed for good.\n"
         "Remedies: 1. look for COMMIT in functions, in scripts of several statements, or on driver_connection. "
         "2. test that code without rolled_back(), on a database of its own."
+    )
+
+
+def two_phase(database: str) -> LeaseError:
+    """What is prepared is out of our hands."""
+    return LeaseError(
+        f"database {database!r}: a two-phase transaction cannot be undone once it is prepared.\n"
+        "Remedy: test it without rolled_back()."
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
 from headgate.errors import LeaseError
+from headgate.testing import errors
 from headgate.testing.shared_connection import SharedConnection
 from headgate.testing.turns import Work
 
@@ -30,6 +31,7 @@ AUTOCOMMIT_LEVELS: dict[bool, tuple[object, ...]] = {True: (None,), False: ("aut
 WORKING_METHODS = frozenset({"callproc", "copy", "copy_expert", "copy_from", "copy_to", "stream"})
 """Other methods of the drivers' cursors that run something."""
 
+_TWO_PHASE_TEXT = re.compile(r"\s*prepare\s+transaction\b", re.IGNORECASE)
 _SAVEPOINT_TEXT = re.compile(r"\s*(?:savepoint|release|rollback)\b", re.IGNORECASE)
 _TRANSACTION_TEXT = re.compile(
     r"\s*(?:(?P<begin>begin|(?:start|set)\s+transaction)|(?P<commit>commit|end)|(?P<rollback>rollback|abort))\b"
@@ -74,7 +76,12 @@ class JoinedConnection(PoolProxiedConnection):
         return JoinedCursor(self, self.begin(partial(self._shared.dbapi.cursor, *args, **kwargs)))
 
     def run(self, real: Any, method: str, statement: Any, args: Any, kwargs: Any) -> Any:
-        """Run a statement of one of this connection's cursors."""
+        """Run a statement of one of this connection's cursors.
+
+        :raises LeaseError: it is the first phase of a two-phase commit.
+        """
+        if isinstance(statement, str) and _TWO_PHASE_TEXT.match(statement):
+            raise errors.two_phase(self._shared.database)
         word = transaction_word(statement)
         if word is not None:
             statement = self._take_word(word)
@@ -203,7 +210,7 @@ class JoinedConnection(PoolProxiedConnection):
         if name.removeprefix("set_") in SETTINGS:
             return partial(self._settings.__setitem__, name.removeprefix("set_"))
         if name.startswith("tpc_"):
-            raise LeaseError("two-phase transactions cannot be undone: test them without rolled_back()")
+            raise errors.two_phase(self._shared.database)
         return getattr(self._shared.dbapi, name)
 
     def __repr__(self) -> str:

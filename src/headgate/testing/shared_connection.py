@@ -107,6 +107,11 @@ class SharedConnection:
             self._say(*(["BEGIN"] if self._begins else []), f"SAVEPOINT {BLOCK}")
             if self._is_loop_bound:
                 self._bind_to_loop()
+        except RuntimeError as error:
+            raw.invalidate()
+            if not self._is_loop_bound:
+                raise
+            raise errors.pool_of_other_loop(self.database, self.dialect.driver) from error
         except Exception:
             raw.close()
             raise
@@ -174,13 +179,18 @@ class SharedConnection:
                 if not is_gone:
                     self._roll_back_all()
             finally:
-                # Nobody may be handed a connection whose event loop has ended.
-                if is_gone or (self._is_loop_bound and self._outer is None):
+                if is_gone or self._is_closed_at_end():
                     raw.invalidate()
                 else:
                     raw.close()
         if error is not None and not is_gone:
             raise errors.was_committed(self.database) from error
+
+    def _is_closed_at_end(self) -> bool:
+        # The next test may run on another event loop, and in some versions a thread that aiosqlite has left keeps the
+        # interpreter from ending. What lives in memory is the one connection.
+        is_left = self._is_loop_bound or self.dialect.driver == "aiosqlite"
+        return is_left and self._outer is None and not isinstance(self._origin, StaticPool)
 
     def _find_end(self) -> Exception | None:
         """Go back to where the block began; an error tells that its transaction has ended already."""
@@ -284,11 +294,13 @@ class SharedConnection:
                 return
             try:
                 self._check_deferred()
-                self._say(f"RELEASE SAVEPOINT {WORK}")
             except Exception:
                 self._undo_work(work)
                 raise
-            self._turns.close_work(work)
+            try:
+                self._say(f"RELEASE SAVEPOINT {WORK}")
+            finally:
+                self._turns.close_work(work)
 
     def _check_deferred(self) -> None:
         # COMMIT is where deferred constraints fail; going back restores which ones are deferred.
@@ -304,7 +316,7 @@ class SharedConnection:
                 self._is_reading = False
                 self._undo_work(work)
 
-    def _undo_work(self, work: Work) -> None:
+    def _undo_work(self, work: Work | None = None) -> None:
         try:
             self._undo(WORK)
         finally:
@@ -316,8 +328,7 @@ class SharedConnection:
             if self._is_reading:
                 self._undo_reading()
             if self._turns.is_work_abandoned:
-                self._undo(WORK)
-                self._turns.close_work()
+                self._undo_work()
         except Exception as error:
             raise errors.did_not_survive(self.database) from error
 

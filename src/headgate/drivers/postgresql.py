@@ -1,8 +1,4 @@
-"""What differs between the four drivers: transaction status, the autocommit flip, buffering, isolation, the guard.
-
-A driver works on what SQLAlchemy calls the DBAPI connection: the driver's own for the sync ones, SQLAlchemy's
-adapter for the async ones. Its status is the truth about transactions; no flag of ours replaces it.
-"""
+"""psycopg, sync and async, and asyncpg."""
 
 from __future__ import annotations
 
@@ -11,17 +7,16 @@ import json
 import os
 import select
 import socket
-import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from sqlalchemy.engine import Dialect
 from sqlalchemy.util import await_only
 
-from headgate.asyncpg_guard import guarded_connection_class
+from headgate.drivers.asyncpg_guard import guarded_connection_class
+from headgate.drivers.protocol import Driver, Facts, IdleWatch
+from headgate.drivers.sockets import has_input
 from headgate.statements import Family
 
 # Values of libpq's PGTransactionStatusType and ConnStatusType that matter here.
@@ -56,117 +51,6 @@ WEAK_ISOLATION = frozenset({None, "autocommit", "read_committed", "read_uncommit
 WEAK_DEFAULTS = frozenset({"read committed", "read uncommitted"})
 PSYCOPG_READ_COMMITTED = 2  # psycopg.IsolationLevel: READ_UNCOMMITTED is 1, REPEATABLE_READ 3
 
-FINISHED_CURSOR_ATTRIBUTES = frozenset(
-    {"format", "itersize", "messages", "pgresult", "row_factory", "rownumber", "statusmessage"}
-)
-"""What may be asked of a finished driver cursor without reaching its connection."""
-
-
-class Facts(NamedTuple):
-    """What a server says about a connection.
-
-    :ivar can_lease: its effective isolation allows other connections between two statements.
-    :ivar reads_by_default: the role or the database has ``default_transaction_read_only`` set.
-    :ivar enums: names of types in lower case that are enums whatever their schema.
-    """
-
-    can_lease: bool
-    reads_by_default: bool = False
-    enums: tuple[str, ...] = ()
-
-
-IdleWatch = Callable[[], object]
-"""True if something has arrived on an idle connection that nobody has read."""
-
-
-class Driver(Protocol):
-    """One driver's answers to the questions a lease asks."""
-
-    family: Family
-    buffers: bool
-    """True if a statement's rows are in memory when execute returns."""
-    needs_finish: bool
-    """True if a buffered cursor has to be detached from its connection."""
-
-    def is_idle(self, dbapi: Any) -> bool:
-        """True if no transaction is open and none has failed."""
-        ...
-
-    def is_dead(self, dbapi: Any) -> bool:
-        """True if the driver knows that the connection has ended; no I/O."""
-        ...
-
-    def watch_idle(self, dbapi: Any) -> IdleWatch:
-        """A question to be asked of an idle connection again and again: has it anything to say? No I/O."""
-        ...
-
-    def has_ended(self, dbapi: Any) -> bool:
-        """True if an idle connection has provably ended: looks for a farewell that nobody has read yet."""
-        ...
-
-    def is_autocommit(self, dbapi: Any) -> bool:
-        """True if the application has set the connection to autocommit itself."""
-        ...
-
-    def enter_autocommit(self, dbapi: Any) -> None:
-        """Make the next statement run without a BEGIN; no I/O."""
-        ...
-
-    def leave_autocommit(self, dbapi: Any) -> None:
-        """Undo ``enter_autocommit``; no I/O."""
-        ...
-
-    def learn(self, dbapi: Any) -> Facts:
-        """What is true of a new connection as long as it lives; one round trip at most."""
-        ...
-
-    def ask_for_guard(self, options: dict[str, Any]) -> bool:
-        """Change the arguments of a connect so that the server refuses writes outside of transactions we begin.
-
-        False, and nothing is changed, where that would not be what the application asked for.
-        """
-        ...
-
-    def raise_guard(self, dbapi: Any) -> bool:
-        """If a new connection came up read-only, make its transactions read and write; False if it did not. No I/O."""
-        ...
-
-    def begin_as_given(self, dbapi: Any) -> None:
-        """Undo what ``raise_guard`` made of transactions: they read only, as the role's default is. No I/O."""
-        ...
-
-    def set_guard(self, dbapi: Any, *, on: bool) -> None:
-        """Make an idle connection refuse or allow writes outside of transactions; one round trip."""
-        ...
-
-    def is_read_only_violation(self, error: Exception) -> bool:
-        """True if the server refused a statement because it would have written."""
-        ...
-
-    def finish(self, cursor: Any) -> None:
-        """Detach a buffered cursor from its connection, so that closing it later does not touch it."""
-        ...
-
-    def abort(self, dbapi: Any) -> int | None:
-        """End an idle connection at once, from any thread, with or without an event loop.
-
-        Returns a descriptor that becomes readable when the server has let go of it, to be closed by the caller;
-        None if there is no server.
-        """
-        ...
-
-    def was_never_sent(self, error: Exception) -> bool:
-        """True if the statement provably did not reach the server, because the connection was ending."""
-        ...
-
-    def is_stale_plan(self, error: Exception) -> bool:
-        """True if the server refused a cached plan before running it; the next attempt plans anew."""
-        ...
-
-    def forget_plan(self, dbapi: Any, cursor: Any) -> None:
-        """Make the next execute of this cursor plan anew."""
-        ...
-
 
 class _Postgresql:
     """What psycopg and asyncpg have in common."""
@@ -198,7 +82,7 @@ class _Postgresql:
         pass
 
 
-class _Psycopg(_Postgresql):
+class Psycopg(_Postgresql):
     def descriptor(self, dbapi: Any) -> int:
         return int(self.raw(dbapi).pgconn.socket)
 
@@ -278,13 +162,13 @@ class _Psycopg(_Postgresql):
         raw._begin_statement = b""
 
 
-class _PsycopgAsync(_Psycopg):
+class PsycopgAsync(Psycopg):
     @staticmethod
     def raw(dbapi: Any) -> Any:
         return dbapi._connection
 
 
-class _Asyncpg(_Postgresql):
+class Asyncpg(_Postgresql):
     def descriptor(self, dbapi: Any) -> int:
         return _descriptor(dbapi._connection)
 
@@ -359,110 +243,8 @@ class _Asyncpg(_Postgresql):
         return True
 
 
-class _Sqlite:
-    """Never flipped: in sqlite3's legacy mode a SELECT opens no transaction, and a flip inside one commits."""
-
-    family: Family = "sqlite"
-    buffers = False
-    needs_finish = False
-
-    def watch_idle(self, dbapi: Any) -> IdleWatch:
-        return bool  # never: there is no server
-
-    @staticmethod
-    def raw(dbapi: Any) -> Any:
-        return dbapi
-
-    def is_idle(self, dbapi: Any) -> bool:
-        return not self.raw(dbapi).in_transaction
-
-    def is_dead(self, dbapi: Any) -> bool:
-        try:
-            self.is_idle(dbapi)
-        except (sqlite3.ProgrammingError, ValueError):  # closed: by sqlite3's word, by aiosqlite's
-            return True
-        return False
-
-    def has_ended(self, dbapi: Any) -> bool:
-        return False
-
-    def is_autocommit(self, dbapi: Any) -> bool:
-        return False
-
-    def enter_autocommit(self, dbapi: Any) -> None:
-        pass
-
-    def leave_autocommit(self, dbapi: Any) -> None:
-        pass
-
-    def learn(self, dbapi: Any) -> Facts:
-        raw = self.raw(dbapi)
-        legacy = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
-        return Facts(raw.isolation_level is not None and getattr(raw, "autocommit", legacy) == legacy)
-
-    def begin_as_given(self, dbapi: Any) -> None:
-        pass
-
-    def ask_for_guard(self, options: dict[str, Any]) -> bool:
-        return False
-
-    def raise_guard(self, dbapi: Any) -> bool:
-        return False
-
-    def set_guard(self, dbapi: Any, *, on: bool) -> None:
-        pass
-
-    def is_read_only_violation(self, error: Exception) -> bool:
-        return False
-
-    def was_never_sent(self, error: Exception) -> bool:
-        return False
-
-    def finish(self, cursor: Any) -> None:
-        pass
-
-    def abort(self, dbapi: Any) -> int | None:
-        self.raw(dbapi).close()
-        return None
-
-    def is_stale_plan(self, error: Exception) -> bool:
-        return False
-
-    def forget_plan(self, dbapi: Any, cursor: Any) -> None:
-        pass
-
-
-class _Aiosqlite(_Sqlite):
-    buffers = True
-    needs_finish = True
-
-    @staticmethod
-    def raw(dbapi: Any) -> Any:
-        return dbapi._connection._conn
-
-    def finish(self, cursor: Any) -> None:
-        # SQLAlchemy closes the driver's cursor after execute has returned; by then another session may hold
-        # the connection. 2.0.43 has closed it already.
-        close = getattr(cursor, "_async_soft_close", None)
-        if close is not None:
-            await_only(close())
-
-    def abort(self, dbapi: Any) -> int | None:
-        dbapi._connection.stop()
-        return None
-
-
 def _descriptor(connection: Any) -> int:
     return int(connection._transport.get_extra_info("socket").fileno())
-
-
-def has_input(descriptor: int, timeout_ms: int = 0) -> bool:
-    """Tell whether a socket can be read without waiting, which its end is, too."""
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([descriptor], [], [], timeout_ms / 1000)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout_ms))
 
 
 def _ask_server(driver: Driver, dbapi: Any) -> Facts:
@@ -485,18 +267,3 @@ def _ask(driver: Driver, dbapi: Any, statement: str) -> Any:
     finally:
         if flips:
             driver.leave_autocommit(dbapi)
-
-
-_DRIVERS: dict[tuple[str, str, bool], Driver] = {
-    ("postgresql", "psycopg", False): _Psycopg(),
-    ("postgresql", "psycopg", True): _PsycopgAsync(),
-    ("postgresql", "psycopg_async", True): _PsycopgAsync(),
-    ("postgresql", "asyncpg", True): _Asyncpg(),
-    ("sqlite", "pysqlite", False): _Sqlite(),
-    ("sqlite", "aiosqlite", True): _Aiosqlite(),
-}
-
-
-def driver_for(dialect: Dialect | None) -> Driver | None:
-    """The driver behind a dialect, or None where Headgate does not lease."""
-    return None if dialect is None else _DRIVERS.get((dialect.name, dialect.driver, dialect.is_async))
