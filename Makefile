@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: lab test unit contract integration browser check fix clean
+.PHONY: lab test unit contract integration browser soak soak-sqlalchemy soak-sqlmodel soak-differential matrix check fix clean
 
 lab: $(READY)  ## the published experiments, stock beside Headgate
 	$(BIN)/headgate lab --quick
@@ -29,6 +29,25 @@ browser: $(READY)
 	@echo "== browser tests: the report in a real Chromium, where there is one"
 	$(PYTEST) tests/browser
 
+soak: $(READY)  ## what takes too long for every change; goes on after a failure, logs in .soak/
+	$(PYTEST) -q tests/soak
+	$(MAKE) --keep-going soak-sqlalchemy soak-sqlmodel soak-differential
+
+soak-sqlalchemy: $(READY)
+	@echo "== SQLAlchemy's own tests, over its pools and over ours"
+	$(BIN)/python tests/soak/sqlalchemy_suite.py
+
+soak-sqlmodel: $(READY)
+	@echo "== SQLModel's own tests, over SQLAlchemy's pools and over ours"
+	$(BIN)/python tests/soak/sqlmodel_suite.py
+
+soak-differential: $(READY)
+	@echo "== random programs, stock and leased"
+	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout 0 tests/contract/test_differential.py
+
+matrix: $(READY)  ## unit, house and contract tests over every Python and SQLAlchemy, as far as the machine has them
+	$(BIN)/python tests/soak/matrix.py
+
 check: $(READY)  ## format, lint, types, house tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,7 +60,7 @@ fix: $(READY)  ## what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) lab-report
+	rm -rf $(VENV) lab-report .soak .matrix
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; install one, or run: make PYTHON=/path/to/python3.11" >&2; exit 1; }

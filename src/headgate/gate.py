@@ -7,12 +7,12 @@ holder between two statements, belongs to the gate: whoever waits gets it, and i
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,6 +20,8 @@ from headgate.config import Clock, GateOptions
 from headgate.errors import LeaseError, Overloaded
 from headgate.queueing import OTHER, Kind, WaitingLine, retry_after_s, smooth
 from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, running_loop
+
+log = logging.getLogger("headgate.gate")
 
 SWITCH_INTERVAL_NS: Final = 20_000_000
 """While both kinds wait, a connection of one is replaced by one of the other that often at most."""
@@ -87,8 +89,17 @@ class _GateLock:
             finally:
                 self._lock.release()
         while self._orphans:
-            with suppress(IndexError):  # another thread was quicker
-                self._orphans.popleft().give_back()
+            self._give_back_orphan()
+
+    def _give_back_orphan(self) -> None:
+        try:
+            orphan = self._orphans.popleft()
+        except IndexError:  # another thread was quicker
+            return
+        try:
+            orphan.give_back()
+        except Exception:  # a listener of somebody else's connection; whoever came by here has a grant to keep
+            log.exception("a connection could not be given back for a waiter that was gone; it has been closed")
 
 
 class Gate:

@@ -431,6 +431,11 @@ class VirtualConnection(PoolProxiedConnection):
         return _NOT_CONNECTED if lease is None else lease.dbapi._connection
 
     @property
+    def _pool(self) -> Any:
+        # As SQLAlchemy's own handle has it.
+        return self._lender.pool
+
+    @property
     def _connection_record(self) -> Any:
         return self._entry().record
 

@@ -47,6 +47,9 @@ READ_ONLY_VIOLATION = "25006"
 MAX_LAST_WORDS = 8
 """How many packets of an idle server are read in search of the end of its connection."""
 
+LAST_WORDS_MS = 20
+"""How long the end may take to follow a farewell; it takes less than one."""
+
 WEAK_ISOLATION = frozenset({None, "autocommit", "read_committed", "read_uncommitted"})
 WEAK_DEFAULTS = frozenset({"read committed", "read uncommitted"})
 PSYCOPG_READ_COMMITTED = 2  # psycopg.IsolationLevel: READ_UNCOMMITTED is 1, REPEATABLE_READ 3
@@ -98,13 +101,16 @@ class Psycopg(_Postgresql):
 
     def has_ended(self, dbapi: Any) -> bool:
         pgconn = self.raw(dbapi).pgconn
-        # An idle server has nothing to say: what can be read is a notice, or a farewell and then the end.
-        for _ in range(MAX_LAST_WORDS):
-            if pgconn.status != CONNECTION_OK or not has_input(pgconn.socket):
+        for has_spoken in (False, *[True] * MAX_LAST_WORDS):
+            if pgconn.status != CONNECTION_OK or not self.says_more(pgconn.socket, has_spoken=has_spoken):
                 break
             with suppress(Exception):  # psycopg may be absent here; libpq's status tells the same
                 pgconn.consume_input()
         return bool(pgconn.status != CONNECTION_OK)
+
+    def says_more(self, descriptor: int, *, has_spoken: bool) -> bool:
+        # An idle server has nothing to say: what can be read is a notice, or a farewell and soon after the end.
+        return has_input(descriptor, LAST_WORDS_MS if has_spoken else 0)
 
     def is_autocommit(self, dbapi: Any) -> bool:
         return bool(self.raw(dbapi).autocommit)
@@ -167,6 +173,9 @@ class PsycopgAsync(Psycopg):
     def raw(dbapi: Any) -> Any:
         return dbapi._connection
 
+    def says_more(self, descriptor: int, *, has_spoken: bool) -> bool:
+        return _says_more(descriptor, has_spoken=has_spoken)
+
 
 class Asyncpg(_Postgresql):
     def descriptor(self, dbapi: Any) -> int:
@@ -180,8 +189,8 @@ class Asyncpg(_Postgresql):
 
     def has_ended(self, dbapi: Any) -> bool:
         raw = dbapi._connection
-        for _ in range(MAX_LAST_WORDS):
-            if raw.is_closed() or not has_input(_descriptor(raw)):
+        for has_spoken in (False, *[True] * MAX_LAST_WORDS):
+            if raw.is_closed() or not _says_more(_descriptor(raw), has_spoken=has_spoken):
                 break
             # The loop has not come round yet to read what the server said while the connection was idle.
             await_only(asyncio.sleep(0))
@@ -241,6 +250,15 @@ class Asyncpg(_Postgresql):
             return False
         dbapi._connection.begins_read_write = True
         return True
+
+
+def _says_more(descriptor: int, *, has_spoken: bool) -> bool:
+    """As ``Psycopg.says_more``, without holding up the loop."""
+    for _ in range(LAST_WORDS_MS if has_spoken else 0):
+        if has_input(descriptor):
+            return True
+        await_only(asyncio.sleep(0.001))
+    return has_input(descriptor)
 
 
 def _descriptor(connection: Any) -> int:

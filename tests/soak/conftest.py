@@ -1,0 +1,8 @@
+"""The soak programs are scripts that import each other as siblings; their tests find them the same way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
