@@ -12,9 +12,10 @@ from sqlalchemy.engine import URL
 from headgate.lab.environment import ambient_database_hidden
 from headgate.lab.postgres import EmbeddedPostgres
 
-# Enough to find what a change broke; HYPOTHESIS_PROFILE=long looks for what nobody has broken yet.
+# Enough to find what a change broke; HYPOTHESIS_PROFILE=long looks for what nobody has broken yet, and soak for hours.
 settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=5_000, deadline=None)
+settings.register_profile("soak", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 

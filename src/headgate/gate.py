@@ -300,6 +300,8 @@ class Gate:
 
     def _hand_over(self, grant: Grant, kind: Kind) -> bool:
         """Give a permit, and the connection of ``kind`` behind it, to a waiter that can still be told."""
+        if not self._line:
+            return False
         now_ns = self.clock()
         while (chosen := self._line.next_kind(kind, now_ns, may_switch=self._may_switch(now_ns))) is not None:
             waiter, joined_ns = self._line.next(chosen, now_ns)
@@ -316,6 +318,11 @@ class Gate:
 
     def _may_switch(self, now_ns: int) -> bool:
         return now_ns - self._switched_ns >= SWITCH_INTERVAL_NS
+
+    @property
+    def is_half_used(self) -> bool:
+        """True if half of the budget or more is taken, warm leases included."""
+        return self._permits * 2 >= self.connections
 
     # warm leases
 

@@ -230,10 +230,12 @@ class VirtualConnection(PoolProxiedConnection):
     def _keep(self, lease: Lease, hold: Hold, reason: str = "", statement: Any = None) -> None:
         if hold <= self._hold:
             return
-        lease.site = lease.site or calling_site()
+        lender = self._lender
+        if lender.wants_sites and not lease.site:
+            lease.site = calling_site()
         is_news = self._hold is Hold.READING and (reason or statement is not None)
-        if is_news and self._lender.pins.is_watching:
-            self._lender.pins.saw(lease.site, reason or self._lender.proof.explain(statement))
+        if is_news and lender.pins.is_watching:
+            lender.pins.saw(lease.site, reason or lender.proof.explain(statement))
         self._hold = hold
 
     def _rest(self, lease: Lease) -> None:
@@ -346,22 +348,18 @@ class VirtualConnection(PoolProxiedConnection):
         if self._lease is None:
             return
         with self._lock:
-            lease = self._take_out()
+            lease, self._lease = self._lease, None
             if lease is None:
+                return
+            if self._is_warm:
+                self._is_warm = False
+                self._lender.release_warm(lease)
                 return
             try:
                 if self._streams and not lease.is_suspect:
                     self._close_streams()
             finally:
                 self._lender.release(lease, was_reset=transaction_reset)
-
-    def _take_out(self) -> Lease | None:
-        """The lease, which is no longer this connection's; None if there is none or it has been revoked."""
-        lease, self._lease = self._lease, None
-        is_warm, self._is_warm = self._is_warm, False
-        if lease is None or (is_warm and not self._lender.reclaim(lease)):
-            return None
-        return lease
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Discard the physical connection, if there is one, and end the checkout; ``soft``: after its next use."""
@@ -371,8 +369,9 @@ class VirtualConnection(PoolProxiedConnection):
                 lease.with_fairy().invalidate(e, soft=True)
             return
         self._closed = True
-        lease = self._take_out()
-        if lease is not None:
+        lease, self._lease = self._lease, None
+        is_warm, self._is_warm = self._is_warm, False
+        if lease is not None and (not is_warm or self._lender.reclaim(lease)):
             self._lender.discard(lease, e)
 
     def detach(self) -> None:
@@ -443,6 +442,13 @@ class VirtualConnection(PoolProxiedConnection):
     def is_connected(self) -> bool:
         """True while a physical connection is leased that nobody else can have."""
         return self._held() is not None
+
+    @property
+    def holds_nothing(self) -> bool:
+        """True if ending the checkout has nothing to send."""
+        if self._lease is None:
+            return True
+        return self._hold is Hold.READING and self._is_warm and self._lender.options.on_release is None
 
     # escapes
 

@@ -253,8 +253,8 @@ class Lender:
         lease.used_ns += now_ns - lease.began_ns
         lease.began_ns = now_ns
         self.gate.rest(lease, self.kind)
-        if self.is_closing and self.gate.resume(lease, self.kind):
-            self.release(lease)
+        if self.is_closing:
+            self.release_warm(lease)
 
     def resume(self, lease: Lease) -> bool:
         """Go on with one's own warm lease; False if it was revoked, or its connection has ended meanwhile."""
@@ -267,17 +267,26 @@ class Lender:
         return True
 
     def reclaim(self, lease: Lease) -> bool:
-        """Take one's own warm lease back in order to end it; False if it was revoked."""
+        """Take one's own warm lease back in order to discard it; False if it was revoked."""
+        return self.gate.resume(lease, self.kind)
+
+    def release_warm(self, lease: Lease) -> None:
+        """End one's own warm lease, if it has not been revoked."""
         if not self.gate.resume(lease, self.kind):
-            return False
-        lease.began_ns = self.gate.clock()
-        return True
+            return
+        try:
+            if lease.fairy is not None or self.options.on_release is not None or not is_plain(self.pool):
+                self._check_in(lease)
+            else:
+                self._check_in_plainly(lease)
+        finally:
+            self._leases.pop(id(lease), None)
+            self.gate.release(lease.used_ns, self.kind)
 
     def revoke_warm(self) -> None:
         """Check in whatever is warm."""
         for lease in list(self._leases.values()):
-            if self.gate.resume(lease, self.kind):
-                self.release(lease)
+            self.release_warm(lease)
 
     # release
 
@@ -302,8 +311,7 @@ class Lender:
     def lose(self, lease: Lease, *, is_warm: bool) -> None:
         """Its holder was forgotten by everybody; safe in a finalizer."""
         if is_warm:
-            if self.gate.resume(lease, self.kind):
-                self.release(lease)
+            self.release_warm(lease)
             return
         if lease.is_over:
             return
@@ -328,11 +336,22 @@ class Lender:
         try:
             self._check_in_or_end(lease, is_own=is_own, was_reset=was_reset)
         except BaseException:
-            # A listener or a hook was interrupted, and nobody else comes back for this connection.
-            if is_detached or self.pool.take_back_lost(record):
-                self.pool.places.end(lease.dbapi)
-            lease.record = lease.fairy = None
+            self._end_interrupted(lease, record, is_detached=is_detached)
             raise
+
+    def _check_in_plainly(self, lease: Lease) -> None:
+        record, lease.record = lease.record, None
+        try:
+            check_in_plainly(record)
+        except BaseException:
+            self._end_interrupted(lease, record, is_detached=False)
+            raise
+
+    def _end_interrupted(self, lease: Lease, record: Any, *, is_detached: bool) -> None:
+        # A listener or a hook has failed, and nobody else comes back for this connection.
+        if is_detached or self.pool.take_back_lost(record):
+            self.pool.places.end(lease.dbapi)
+        lease.record = lease.fairy = None
 
     def _check_in_or_end(self, lease: Lease, *, is_own: bool, was_reset: bool) -> None:
         is_dead = self.driver.is_dead(lease.dbapi)
@@ -341,8 +360,7 @@ class Lender:
             is_spoilt = not self._part_from(lease, self.options.on_release, is_own=is_own)
         is_reset = is_dead or (was_reset and self.driver.is_idle(lease.dbapi))
         if lease.fairy is None and is_reset and not is_spoilt and is_plain(self.pool):
-            record, lease.record = lease.record, None
-            check_in_plainly(record)
+            self._check_in_plainly(lease)
             return
         fairy, is_detached = lease.with_fairy(), lease.is_detached
         lease.record = lease.fairy = None
@@ -401,6 +419,14 @@ class Lender:
                 self.driver.leave_autocommit(lease.dbapi)
 
     # what people see
+
+    @property
+    def wants_sites(self) -> bool:
+        """Whether to look where in the application a connection is kept: a walk past thirty frames of SQLAlchemy.
+
+        Only refusals tell it, and those come when most of the budget is in use.
+        """
+        return self.pins.is_watching or self.gate.is_half_used
 
     def count_held(self) -> int:
         """Leases that are not warm."""

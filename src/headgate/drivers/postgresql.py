@@ -37,7 +37,8 @@ SELECT pg_catalog.current_setting('default_transaction_isolation'),
   (SELECT json_agg(name)::text FROM (
      SELECT lower(typname) AS name FROM pg_catalog.pg_type AS type
      GROUP BY 1 HAVING bool_and(typtype = 'e' AND NOT EXISTS (
-       SELECT FROM pg_catalog.pg_cast WHERE casttarget = type.oid OR castsource = type.oid))) AS enums)
+       SELECT FROM pg_catalog.pg_cast WHERE casttarget IN (type.oid, type.typarray)
+         OR castsource IN (type.oid, type.typarray)))) AS enums)
 """
 """Asked once of each connection. The guard hides a role's own default, and enums are types of the application's."""
 

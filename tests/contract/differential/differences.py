@@ -1,0 +1,80 @@
+"""The documented differences, each with its sentence and the narrowest rule for it; all else is a defect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .grounds import ArmName, Sight, SqliteGround
+from .player import Moment, Player, backend, is_reading
+from .steps import Step, step
+
+REFUSED = "refused 55P03"
+DONE = "-1 rows"
+"""What ``lock_outside`` tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One sentence of ``docs/runtime.md``, «What a program could notice»."""
+
+    sentence: str
+
+
+FAILED_READ = Difference("A failed read does not abort the session's transaction.")
+CLOCK = Difference(
+    "Two reads of one session may see two committed states, as READ COMMITTED allows anyway; "
+    "`now()` moves between them."
+)
+DDL = Difference("DDL of somebody else may run between two reads.")
+DIFFERENCES = (FAILED_READ, CLOCK, DDL)
+
+
+class StockFailedError(Exception):
+    """Stock SQLAlchemy went wrong where ours did not; there is nothing to compare with any more.
+
+    The only case: after a COMMIT that SQLite refused for a lock, stock's pool takes the connection back with the
+    transaction still open, and whoever gets it next goes on in it.
+    """
+
+
+def expect_no_flaw_of_stock(stock: Player, sights: Mapping[ArmName, Sight]) -> None:
+    """Raise where stock is at fault.
+
+    :raises StockFailedError: its refused COMMIT still holds a lock that ours has let go of.
+    """
+    if stock.commit_was_refused and sights["stock"].held == SqliteGround.WRITING != sights["leased"].held:
+        raise StockFailedError
+
+
+def failed_reads(stock: Player, leased: Player, sight: Sight) -> Iterator[Step]:
+    """``FAILED_READ``: where only stock's transaction has failed, both roll back; nothing was written in it.
+
+    Any other pair of transactions must fail alike: a stock one that failed beside one of ours that holds a
+    connection is left as it is, and shows in the next step.
+    """
+    if not sight.aborted:
+        return
+    for number in (0, 1):
+        pairs = zip(stock.connections_of(number), leased.connections_of(number), strict=True)
+        if any(_only_stock_failed(one, two, sight) for one, two in pairs):
+            yield step("rollback", session=number)
+    for number, one in stock.open_connections().items():
+        if _only_stock_failed(one, leased.connections[number], sight):
+            yield step("core_rollback", connection=number)
+
+
+def _only_stock_failed(stock: Any, leased: Any, sight: Sight) -> bool:
+    return is_reading(leased) and backend(stock) in sight.aborted
+
+
+def excuse(step: Step, stock: Moment, leased: Moment, is_anybody_reading: bool) -> Difference | None:
+    """The difference that explains two outcomes of a step; None if there is none."""
+    outcomes = (stock.outcome, leased.outcome)
+    if step.name == "read_clock" and outcomes == ("bool True", "bool False") and is_anybody_reading:
+        return CLOCK
+    # What ours has read before it was pinned is not locked any more, so that nobody needs to be reading now.
+    if step.name == "lock_outside" and outcomes == (f"str {REFUSED!r}", f"str {DONE!r}"):
+        return DDL
+    return None
