@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,7 +39,8 @@ class GateOptions:
             _require(isinstance(getattr(self, option), int), option, getattr(self, option), "use a whole number")
         _require(isinstance(self.max_wait, int | float), "max_wait", self.max_wait, "use a number of seconds")
         _require(self.connections >= 1, "connections", self.connections, "use at least 1")
-        _require(self.max_wait >= 0, "max_wait", self.max_wait, "use 0 (never wait) or more seconds")
+        finite = 0 <= self.max_wait < threading.TIMEOUT_MAX
+        _require(finite, "max_wait", self.max_wait, "use 0 (never wait) or a finite number of seconds")
         _require(self.max_pending >= 0, "max_pending", self.max_pending, "use 0 (never wait) or more")
 
 

@@ -7,7 +7,6 @@ holder between two statements, belongs to the gate: whoever waits gets it, and i
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -20,8 +19,6 @@ from headgate.config import Clock, GateOptions
 from headgate.errors import LeaseError, Overloaded
 from headgate.queueing import OTHER, Kind, WaitingLine, retry_after_s, smooth
 from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, running_loop
-
-log = logging.getLogger("headgate.gate")
 
 SWITCH_INTERVAL_NS: Final = 20_000_000
 """While both kinds wait, a connection of one is replaced by one of the other that often at most."""
@@ -65,20 +62,19 @@ class _GateLock:
     A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it.
     """
 
-    __slots__ = ("_lock", "_orphans", "_pass_on", "_returned")
+    __slots__ = ("_lock", "_pass_on", "_returned")
 
-    def __init__(self, returned: Collection[object], pass_on: Callable[[], None], orphans: deque[Grant]) -> None:
+    def __init__(self, returned: Collection[object], pass_on: Callable[[], None]) -> None:
         self._lock = threading.Lock()
         self._returned = returned
         self._pass_on = pass_on
-        self._orphans = orphans
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
-        if self._returned or self._orphans:
+        if self._returned:
             self.drain()
 
     def drain(self) -> None:
@@ -88,18 +84,6 @@ class _GateLock:
                 self._pass_on()
             finally:
                 self._lock.release()
-        while self._orphans:
-            self._give_back_orphan()
-
-    def _give_back_orphan(self) -> None:
-        try:
-            orphan = self._orphans.popleft()
-        except IndexError:  # another thread was quicker
-            return
-        try:
-            orphan.give_back()
-        except Exception:  # a listener of somebody else's connection; whoever came by here has a grant to keep
-            log.exception("a connection could not be given back for a waiter that was gone; it has been closed")
 
 
 class Gate:
@@ -140,9 +124,7 @@ class Gate:
         )
         # What has been given back and not dealt with yet: a permit, a waiter's turn, or None for a place.
         self._returned: deque[_ReturnedPermit | _Abandoned | None] = deque()
-        # Leases granted to waiters that were gone already; checking them in is nothing to do under the lock.
-        self._orphans: deque[Grant] = deque()
-        self._lock = _GateLock(self._returned, self._pass_on_returned, self._orphans)
+        self._lock = _GateLock(self._returned, self._pass_on_returned)
         # Changed without the lock too, by single steps of the interpreter: whoever pops a lease has it.
         self._warm: dict[Kind, OrderedDict[Grant, None]] = {"sync": OrderedDict(), "async": OrderedDict()}
         self._permits = 0
@@ -255,8 +237,13 @@ class Gate:
 
         A task that is collected while it waits ends here too, in a finalizer: so this takes no lock it might hold.
         """
-        self._returned.append(_Abandoned(waiter))
-        self._lock.drain()
+        if waiter.close():
+            self._returned.append(_Abandoned(waiter))
+            self._lock.drain()
+        elif waiter.grant is PERMIT:
+            self.release(kind=waiter.kind)
+        elif waiter.grant is not None:
+            waiter.grant.give_back()
 
     # passing on: all of it under the lock
 
@@ -266,18 +253,11 @@ class Gate:
             if returned is None:
                 self._places -= 1
             elif isinstance(returned, _Abandoned):
-                self._pass_on_abandoned(returned.waiter)
+                self._line.leave(returned.waiter)
             else:
                 if returned.use_ns:
                     self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
                 self._pass_on_permit(returned.kind)
-
-    def _pass_on_abandoned(self, waiter: ThreadWaiter | TaskWaiter) -> None:
-        self._line.leave(waiter)
-        if waiter.grant is PERMIT:
-            self._pass_on_permit(waiter.kind)
-        elif waiter.grant is not None:
-            self._orphans.append(waiter.grant)
 
     def _pass_on_permit(self, kind: Kind) -> None:
         if not self._hand_over(PERMIT, kind):
@@ -307,9 +287,11 @@ class Gate:
             waiter, joined_ns = self._line.next(chosen, now_ns)
             if not waiter.wake():
                 continue
+            waiter.grant = grant  # before it is closed: a waiter that gives up then finds what it has to pass on
+            if not waiter.close():
+                continue
             if chosen != kind:
                 self._switched_ns = now_ns
-            waiter.grant = grant
             self._acquired += 1
             self._waited += 1
             self._wait_time_ns += now_ns - joined_ns
@@ -326,12 +308,13 @@ class Gate:
 
     # warm leases
 
-    def rest(self, lease: Grant, kind: Kind) -> None:
-        """Leave a lease with its holder between two statements; from now on it belongs to whoever waits."""
+    def rest(self, lease: Grant, kind: Kind, use_ns: int = 0) -> None:
+        """Leave a lease with its holder after ``use_ns`` of use; from now on it belongs to whoever waits."""
         self._warm[kind][lease] = None
         # In this order: a waiter joins first and then looks for warm leases, so one of the two sees the other.
         if self._line:
             with self._lock:
+                self._mean_use_ns = smooth(self._mean_use_ns, use_ns)
                 self._pass_on_warm()
 
     def resume(self, lease: Grant, kind: Kind) -> bool:

@@ -102,12 +102,12 @@ class VirtualConnection(PoolProxiedConnection):
         return _interruptible(lease, cursor.on(lease).execute, statement, *args, **kwargs)
 
     def _is_read(self, lease: Lease, method: str, statement: Any) -> bool:
-        pool = self._lender
+        lender = self._lender
         return (
             self._hold is Hold.READING
             and method == "execute"
-            and pool.proof.classify(statement) is StatementClass.READ
-            and pool.driver.is_idle(lease.dbapi)
+            and lender.proof.classify(statement) is StatementClass.READ
+            and lender.driver.is_idle(lease.dbapi)
         )
 
     def _keep_for(self, lease: Lease, statement: Any) -> None:

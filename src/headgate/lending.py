@@ -250,9 +250,10 @@ class Lender:
     def rest(self, lease: Lease) -> None:
         """Leave the connection with its holder between two statements; from now on it belongs to whoever waits."""
         now_ns = self.gate.clock()
-        lease.used_ns += now_ns - lease.began_ns
+        use_ns = now_ns - lease.began_ns
+        lease.used_ns += use_ns
         lease.began_ns = now_ns
-        self.gate.rest(lease, self.kind)
+        self.gate.rest(lease, self.kind, use_ns)
         if self.is_closing:
             self.release_warm(lease)
 

@@ -36,20 +36,37 @@ PERMIT: Final = _Permit()
 """The right to hold a connection, without one."""
 
 
-class ThreadWaiter:
-    """A thread that waits for a permit.
+class _Waiter:
+    """What threads and tasks have in common.
 
     :ivar grant: what it was granted; None while it waits.
     """
 
-    __slots__ = ("_asleep", "grant")
+    __slots__ = ("_open", "grant")
+
+    def __init__(self) -> None:
+        self.grant: Grant | None = None
+        self._open = [True]
+
+    def close(self) -> bool:
+        """True for whoever comes first: the gate with its grant, or the waiter that gives up."""
+        try:
+            return self._open.pop()  # a single step of the interpreter: no lock, because a finalizer may be here
+        except IndexError:
+            return False
+
+
+class ThreadWaiter(_Waiter):
+    """A thread that waits for a permit."""
+
+    __slots__ = ("_asleep",)
     kind: ClassVar[Kind] = "sync"
 
     def __init__(self) -> None:
+        super().__init__()
         # Not an Event, whose own lock a finalizer that wakes this very thread would wait for.
         self._asleep = threading.Lock()
         self._asleep.acquire()
-        self.grant: Grant | None = None
 
     def wake(self) -> bool:
         """Tell it that it has a grant; False if it can no longer be told."""
@@ -61,16 +78,16 @@ class ThreadWaiter:
         self._asleep.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
-class TaskWaiter:
-    """A task that waits for a permit; see ``ThreadWaiter``."""
+class TaskWaiter(_Waiter):
+    """A task that waits for a permit."""
 
-    __slots__ = ("future", "grant", "loop")
+    __slots__ = ("future", "loop")
     kind: ClassVar[Kind] = "async"
 
     def __init__(self) -> None:
+        super().__init__()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
-        self.grant: Grant | None = None
 
     def wake(self) -> bool:
         """Tell it that it has a grant; False if it can no longer be told."""

@@ -29,9 +29,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "runtime.md"
 
 
 @pytest.mark.timeout(0 if IS_SOAK else 300)
-@pytest.mark.filterwarnings(
-    "ignore:.*was deleted while still open:ResourceWarning"
-)  # stock forgets some it disposed of
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # stock forgets connections of pools it has disposed of
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_no_program_can_tell_the_difference(
     driver: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]

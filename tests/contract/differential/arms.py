@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from headgate import AsyncLeasePool, LeasePool
+from headgate.gate import Gate
 
 from .grounds import ArmName, Ground
 
@@ -123,6 +124,11 @@ class Arm:
     def left_out(self) -> list[str]:
         """The engines whose connections have not all come back."""
         return [told for engine in self._engines.values() if (told := _what_is_out(engine))]
+
+    def gates(self) -> list[Gate]:
+        """The gates of the engines that lease."""
+        pools: list[Any] = [engine.pool for engine in self._engines.values()]
+        return [pool.gate for pool in pools if isinstance(pool, LeasePool | AsyncLeasePool)]
 
     def close(self) -> list[Any]:
         """Forget the engines and return them; the caller disposes of them where it may do I/O."""
