@@ -17,21 +17,32 @@ class VirtualCursor:
     What is set on it before that is kept in ``__dict__`` and handed to the driver's cursor.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_lease", "_owner", "_real")
+    __slots__ = ("__dict__", "__weakref__", "_is_finished", "_lease", "_owner", "_real")
 
     def __init__(self, owner: VirtualConnection) -> None:
         self._owner = owner
         self._lease: Lease | None = None
         self._real: Any = None
+        self._is_finished = False  # closed on its connection, its rows in memory
 
     def on(self, lease: Lease) -> Any:
         """The driver's cursor on this lease's connection."""
-        if self._lease is not lease:
+        if self._lease is not lease or self._is_finished:
+            self._is_finished = False
             self._real = lease.dbapi.cursor()
             self._lease = lease
         for name, value in self.__dict__.items():
             setattr(self._real, name, value)
         return self._real
+
+    def finish(self) -> None:
+        """Close the driver's cursor on its connection, which is about to be left; its rows stay."""
+        self._is_finished = True
+        self._owner.finish(self._real)
+
+    def went_back(self, lease: Lease | None) -> bool:
+        """True if this cursor's statement ran on a connection that is not, or no longer, the one of ``lease``."""
+        return self._lease is not None and (self._lease is not lease or self._is_finished)
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """DBAPI: run one statement."""

@@ -145,7 +145,7 @@ class VirtualConnection(PoolProxiedConnection):
                 driver.forget_plan(dbapi, real)
                 result = real.execute(statement, *args, **kwargs)
             if driver.needs_finish:
-                driver.finish(real)
+                cursor.finish()
             elif not driver.buffers:
                 self._remember_unread(cursor)
         except Exception:
@@ -179,6 +179,10 @@ class VirtualConnection(PoolProxiedConnection):
         if self._unread is None:
             self._unread = weakref.WeakSet()
         self._unread.add(cursor)
+
+    def finish(self, real: Any) -> None:
+        """Detach a driver's cursor from its connection."""
+        self._lender.driver.finish(real)
 
     def cursor_closed(self, cursor: VirtualCursor) -> None:
         """The rows of an unbuffered read are done with; its connection may rest."""
@@ -279,7 +283,7 @@ class VirtualConnection(PoolProxiedConnection):
 
         :raises LeaseError: its connection has been given back already.
         """
-        if cursor._lease is not None and (cursor._lease is not self._lease or self._is_warm):
+        if cursor.went_back(self._held()):
             raise LeaseError(
                 "this cursor's statement was a read, and its connection has been given back.\n"
                 "Remedy: call session.pin() or use connection.connection.dbapi_connection before the statement, "
