@@ -62,28 +62,28 @@ class _GateLock:
     A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it.
     """
 
-    __slots__ = ("_lock", "_pass_on", "_returned")
+    __slots__ = ("_pass_on", "_returned", "raw")
 
     def __init__(self, returned: Collection[object], pass_on: Callable[[], None]) -> None:
-        self._lock = threading.Lock()
+        self.raw = threading.Lock()
         self._returned = returned
         self._pass_on = pass_on
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.raw.acquire()
 
     def __exit__(self, *exc: object) -> None:
-        self._lock.release()
+        self.raw.release()
         if self._returned:
             self.drain()
 
     def drain(self) -> None:
         # Whoever fails to get the lock here can rely on its owner to come by after releasing it.
-        while self._returned and self._lock.acquire(blocking=False):
+        while self._returned and self.raw.acquire(blocking=False):
             try:
                 self._pass_on()
             finally:
-                self._lock.release()
+                self.raw.release()
 
 
 class Gate:
@@ -135,8 +135,11 @@ class Gate:
 
     def acquire_nowait(self, kind: Kind = "sync") -> Grant | None:
         """Take a permit if one is free, or a warm lease if there is one; None if neither is. Never waits."""
-        with self._lock:
-            return self._take(kind)
+        with self._lock.raw:  # past the lock's own Python: this is done once a session
+            grant = self._take(kind)
+        if self._returned:
+            self._lock.drain()
+        return grant
 
     def acquire(self) -> Grant:
         """Take a permit, waiting in this thread if need be.

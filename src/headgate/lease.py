@@ -82,16 +82,18 @@ class VirtualConnection(PoolProxiedConnection):
         """Execute on the physical connection: as a read if that is proved, else pinned."""
         with self._lock:
             lease = self._attached()
-            if self._is_read(lease, method, statement):
-                try:
-                    return self._run_reading(lease, cursor, statement, args, kwargs)
-                except _NeverSentError:
-                    return self._run_elsewhere(lease, cursor, statement, args, kwargs)
-                except _RefusedByGuardError:
-                    self._lender.proof.forget(statement)
-                    lease = self._attached()
-            self._keep_for(lease, statement)
-            return _interruptible(lease, getattr(cursor.on(lease), method), statement, *args, **kwargs)
+            if self._hold < Hold.TAINTED:
+                found = self._lender.proof.classify(statement)
+                if found is StatementClass.READ and method == "execute" and self._may_read(lease):
+                    try:
+                        return self._run_reading(lease, cursor, statement, args, kwargs)
+                    except _NeverSentError:
+                        return self._run_elsewhere(lease, cursor, statement, args, kwargs)
+                    except _RefusedByGuardError:
+                        found, lease = StatementClass.OTHER, self._attached()
+                        self._lender.proof.forget(statement)
+                self._keep_for(lease, statement, found)
+            return _interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
 
     def _run_elsewhere(self, ended: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         """Execute a read once more, on another connection; in its transaction, where nothing is repeated."""
@@ -99,25 +101,17 @@ class VirtualConnection(PoolProxiedConnection):
         self._lender.discard(ended, None)
         lease = self._attached()
         self._keep(lease, Hold.PINNED)
-        return _interruptible(lease, cursor.on(lease).execute, statement, *args, **kwargs)
+        return _interruptible(lease, cursor.on(lease).execute, statement, args, kwargs)
 
-    def _is_read(self, lease: Lease, method: str, statement: Any) -> bool:
-        lender = self._lender
-        return (
-            self._hold is Hold.READING
-            and method == "execute"
-            and lender.proof.classify(statement) is StatementClass.READ
-            and lender.driver.is_idle(lease.dbapi)
-        )
+    def _may_read(self, lease: Lease) -> bool:
+        return self._hold is Hold.READING and self._lender.driver.is_idle(lease.dbapi)
 
-    def _keep_for(self, lease: Lease, statement: Any) -> None:
+    def _keep_for(self, lease: Lease, statement: Any, found: StatementClass) -> None:
         """Pin or taint for a statement that is not, or not here, a read."""
-        if self._hold >= Hold.TAINTED:
-            return
-        if self._lender.proof.classify(statement) is StatementClass.OTHER:
+        if found is StatementClass.OTHER:
             self._require_own_sequences(lease, statement)
             self._keep(lease, Hold.TAINTED, statement=statement)
-        else:
+        elif self._hold is Hold.READING:
             self._keep(lease, Hold.PINNED)
         self._wrote_on = lease.dbapi
 
@@ -312,7 +306,7 @@ class VirtualConnection(PoolProxiedConnection):
         self._end_transaction("rollback")
 
     def _end_transaction(self, method: str) -> None:
-        if self._held() is None:
+        if self._lease is None or self._is_warm:
             return
         with self._lock:
             lease = self._held()
@@ -323,7 +317,8 @@ class VirtualConnection(PoolProxiedConnection):
             if self._hold >= Hold.TAINTED:
                 self._lower_guard(lease)
                 return
-            self._close_streams()
+            if self._streams:
+                self._close_streams()
             self._hold = Hold.READING
             self._rest(lease)
 
@@ -500,9 +495,11 @@ class _NotConnected:
 _NOT_CONNECTED = _NotConnected()
 
 
-def _interruptible(lease: Lease, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _interruptible(
+    lease: Lease, call: Callable[..., Any], statement: Any = None, args: Any = (), kwargs: Any = None
+) -> Any:
     try:
-        return call(*args, **kwargs)
+        return call() if statement is None else call(statement, *args, **(kwargs or {}))
     except Exception:
         raise
     except BaseException:

@@ -77,7 +77,7 @@ def make_gate(
 ) -> Gate:
     options = GateOptions(connections=connections, max_wait=max_wait, max_pending=max_pending)
     gate = Gate(options, name="shop", clock=clock or FakeClock(), jitter=lambda: 0.0)
-    gate._lock._lock = WatchedLock()  # type: ignore[assignment]
+    gate._lock.raw = WatchedLock()  # type: ignore[assignment]
     return gate
 
 
@@ -707,7 +707,7 @@ def run_interleaved(gate: Gate, one: Callable[[], object], other: Callable[[], o
         assert stopped.wait(5)
 
     second = threading.Thread(target=run_other, daemon=True)
-    gate._lock._lock.blocked = stopped.set  # type: ignore[attr-defined]
+    gate._lock.raw.blocked = stopped.set  # type: ignore[attr-defined]
     with called_before_step(at_step, let_other_run):
         one()
     was_in_time = second.ident is not None
