@@ -91,7 +91,7 @@ def show_target(case: Case, ratio: Spread) -> str:
 
 def print_header() -> None:
     arms = " ".join(f"{arm:>9}" for arm in ARMS)
-    print(f"{'case':<40} {arms}   {'stock/headgate (quartiles)':<27} {'target':>6}   rounds × operations")
+    print(f"{'case':<46} {arms}   {'stock/headgate (quartiles)':<27} {'target':>6}   rounds × operations")
 
 
 def print_row(case: Case, comparison: Comparison) -> None:
@@ -99,7 +99,7 @@ def print_row(case: Case, comparison: Comparison) -> None:
     figures = " ".join(f"{show_figure(case, comparison, arm):>9}" for arm in ARMS)
     spread = f"{ratio.median:5.2f}  ({ratio.lower:.2f}-{ratio.upper:.2f})"
     samples = f"{comparison.plan.rounds} × {comparison.plan.operations:,}"
-    print(f"{case.name:<40} {figures}   {spread:<27} {show_target(case, ratio):>6}   {samples}", flush=True)
+    print(f"{case.name:<46} {figures}   {spread:<27} {show_target(case, ratio):>6}   {samples}", flush=True)
 
 
 def print_legend(cases: list[Case]) -> None:

@@ -63,7 +63,7 @@ class VirtualCursor:
 
     def fetchall(self) -> Any:
         """DBAPI: the remaining rows."""
-        return self._executed().fetchall()
+        return self._real.fetchall() if self._real is not None else self._executed().fetchall()
 
     def close(self) -> None:
         """DBAPI: done with the rows."""
@@ -76,7 +76,7 @@ class VirtualCursor:
 
     async def _async_soft_close(self) -> None:
         # SQLAlchemy's async results call this; a finished cursor has been closed on its own connection already.
-        if self._real is not None and self._lease is not None and self._lease.fairy is not None:
+        if self._real is not None and not self.went_back(self._owner.held):
             close = getattr(self._real, "_async_soft_close", None)
             if close is not None:
                 await close()

@@ -129,6 +129,7 @@ class VirtualConnection(PoolProxiedConnection):
     def _run_reading(self, lease: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         driver, dbapi, flips = self._lender.driver, lease.dbapi, lease.standing.flips
         real = cursor.on(lease)
+        has_failed = False
         if flips:
             driver.enter_autocommit(dbapi)
         try:
@@ -143,6 +144,8 @@ class VirtualConnection(PoolProxiedConnection):
             elif not driver.buffers:
                 self._remember_unread(cursor)
         except Exception:
+            # SQLAlchemy is about to ask whether it was a disconnect, and must see one.
+            has_failed = driver.is_dead(dbapi)
             raise
         except BaseException:
             # Interrupted in mid-statement: nobody knows what the server is doing, so nobody may have it next.
@@ -151,7 +154,8 @@ class VirtualConnection(PoolProxiedConnection):
         finally:
             if flips:
                 driver.leave_autocommit(dbapi)
-            self._rest(lease)
+            if not has_failed:
+                self._rest(lease)
         return result
 
     def _judge(self, lease: Lease, error: Exception) -> None:
@@ -199,7 +203,8 @@ class VirtualConnection(PoolProxiedConnection):
             self._lease = None
         if self._closed:
             raise InvalidRequestError("This connection is closed")
-        self._lender = self._lender.pool.current().lender
+        if self._lender.is_closing:
+            self._lender = self._lender.pool.current().lender
         self._lease = lease = self._lender.acquire()
         if not lease.standing.can_lease:
             self._keep(lease, Hold.TAINTED, "its isolation or transaction mode needs one connection throughout")
@@ -221,7 +226,8 @@ class VirtualConnection(PoolProxiedConnection):
             self._rest(lease)
             return type(cursor)
 
-    def _held(self) -> Lease | None:
+    @property
+    def held(self) -> Lease | None:
         """The lease, if nobody else can have it."""
         return None if self._is_warm else self._lease
 
@@ -240,10 +246,7 @@ class VirtualConnection(PoolProxiedConnection):
         """Leave the physical connection to whoever waits for one, if nothing needs it any more."""
         if self._hold is not Hold.READING or self._unread or lease.is_suspect or self._is_warm:
             return
-        driver = self._lender.driver
-        if driver.is_dead(lease.dbapi):
-            return  # SQLAlchemy is about to ask whether the error was a disconnect, and must see one
-        if not driver.is_idle(lease.dbapi):
+        if not self._lender.driver.is_idle(lease.dbapi):
             self._keep(lease, Hold.PINNED)
             return
         self._is_warm = True
@@ -277,7 +280,7 @@ class VirtualConnection(PoolProxiedConnection):
 
         :raises LeaseError: its connection has been given back already.
         """
-        if cursor.went_back(self._held()):
+        if cursor.went_back(self.held):
             raise LeaseError(
                 "this cursor's statement was a read, and its connection has been given back.\n"
                 "Remedy: call session.pin() or use connection.connection.dbapi_connection before the statement, "
@@ -309,7 +312,7 @@ class VirtualConnection(PoolProxiedConnection):
         if self._lease is None or self._is_warm:
             return
         with self._lock:
-            lease = self._held()
+            lease = self.held
             if lease is None:
                 return
             if self._hold is not Hold.READING or not self._lender.driver.is_idle(lease.dbapi):
@@ -363,7 +366,7 @@ class VirtualConnection(PoolProxiedConnection):
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Discard the physical connection, if there is one, and end the checkout; ``soft``: after its next use."""
         if soft:
-            lease = self._held()
+            lease = self.held
             if lease is not None:
                 lease.with_fairy().invalidate(e, soft=True)
             return
@@ -389,30 +392,30 @@ class VirtualConnection(PoolProxiedConnection):
         """False once closed or invalidated; never acquires."""
         if self._closed:
             return False
-        lease = self._held()
+        lease = self.held
         return lease is None or lease.is_valid
 
     @property
     def is_detached(self) -> bool:
         """True after ``detach``; never acquires."""
-        lease = self._held()
+        lease = self.held
         return lease is not None and lease.is_detached
 
     @property
     def closed(self) -> bool:
         """True if the physical connection, if any, has ended; never acquires."""
-        lease = self._held()
+        lease = self.held
         return self._closed if lease is None else self._lender.driver.is_dead(lease.dbapi)
 
     @property
     def broken(self) -> bool:
         """psycopg's word for a connection that ended by itself; never acquires."""
-        return self._held() is not None and self.closed
+        return self.held is not None and self.closed
 
     @property
     def autocommit(self) -> Any:
         """The physical connection's setting; with none held there is nothing to roll back."""
-        lease = self._held()
+        lease = self.held
         return True if lease is None else lease.dbapi.autocommit
 
     @property
@@ -425,7 +428,7 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def _connection(self) -> Any:
         # asyncpg's dialect asks the adapter behind this name whether it is closed.
-        lease = self._held()
+        lease = self.held
         return _NOT_CONNECTED if lease is None else lease.dbapi._connection
 
     @property
@@ -440,7 +443,7 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def is_connected(self) -> bool:
         """True while a physical connection is leased that nobody else can have."""
-        return self._held() is not None
+        return self.held is not None
 
     @property
     def holds_nothing(self) -> bool:

@@ -94,11 +94,13 @@ class Psycopg(_Postgresql):
     def raw(dbapi: Any) -> Any:
         return dbapi
 
+    # The four that are asked once a statement or more do without ``raw``, here and in the async twin.
+
     def is_idle(self, dbapi: Any) -> bool:
-        return bool(self.raw(dbapi).pgconn.transaction_status == PQTRANS_IDLE)
+        return bool(dbapi.pgconn.transaction_status == PQTRANS_IDLE)
 
     def is_dead(self, dbapi: Any) -> bool:
-        return bool(self.raw(dbapi).pgconn.status != CONNECTION_OK)
+        return bool(dbapi.pgconn.status != CONNECTION_OK)
 
     def has_ended(self, dbapi: Any) -> bool:
         pgconn = self.raw(dbapi).pgconn
@@ -118,10 +120,10 @@ class Psycopg(_Postgresql):
 
     def enter_autocommit(self, dbapi: Any) -> None:
         # The public setter takes a lock and, when async, a switch of greenlets: more than the whole statement.
-        self.raw(dbapi)._autocommit = True
+        dbapi._autocommit = True
 
     def leave_autocommit(self, dbapi: Any) -> None:
-        self.raw(dbapi)._autocommit = False
+        dbapi._autocommit = False
 
     def learn(self, dbapi: Any) -> Facts:
         raw = self.raw(dbapi)
@@ -173,6 +175,18 @@ class PsycopgAsync(Psycopg):
     @staticmethod
     def raw(dbapi: Any) -> Any:
         return dbapi._connection
+
+    def is_idle(self, dbapi: Any) -> bool:
+        return bool(dbapi._connection.pgconn.transaction_status == PQTRANS_IDLE)
+
+    def is_dead(self, dbapi: Any) -> bool:
+        return bool(dbapi._connection.pgconn.status != CONNECTION_OK)
+
+    def enter_autocommit(self, dbapi: Any) -> None:
+        dbapi._connection._autocommit = True
+
+    def leave_autocommit(self, dbapi: Any) -> None:
+        dbapi._connection._autocommit = False
 
     def says_more(self, descriptor: int, *, has_spoken: bool) -> bool:
         return _says_more(descriptor, has_spoken=has_spoken)
