@@ -196,6 +196,8 @@ class VirtualConnection(PoolProxiedConnection):
         lease = self._lease
         if lease is not None:
             if not self._is_warm:
+                if not lease.is_valid:
+                    raise InvalidRequestError("This connection is closed")
                 return lease
             self._is_warm = False
             if self._lender.resume(lease):

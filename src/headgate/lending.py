@@ -121,7 +121,8 @@ class Lease:
     @property
     def is_detached(self) -> bool:
         """True if the physical connection was taken out of its pool."""
-        return self.fairy is not None and bool(self.fairy.is_detached)
+        # A fairy that somebody has checked in behind our back has no entry either, but no connection any more.
+        return self.fairy is not None and bool(self.fairy.is_detached and self.fairy.is_valid)
 
 
 class Lender:

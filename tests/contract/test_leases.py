@@ -999,3 +999,16 @@ def test_reflection_and_ddl_work(arena: Arena) -> None:
         Base.metadata.create_all(engine)
 
     arena.run(body)
+
+
+def test_a_checkin_from_below_does_not_close_what_is_somebody_elses_by_then(on_sync: Arena) -> None:
+    engine = on_sync.make(pool_size=2)
+    fairies: list[Any] = []
+    event.listen(engine, "checkout", lambda dbapi, entry, fairy: fairies.append(fairy))
+    with engine.connect() as forgetful, engine.connect() as other:
+        forgetful.execute(select(Item)).all()
+        fairies[-1]._checkin()  # as SQLAlchemy's own test suite does with what a test has left behind
+        other.execute(insert(Item).values(id=4, name="four"))
+        forgetful.close()
+        other.commit()
+    assert on_sync.names()[-1] == "four"
