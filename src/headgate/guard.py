@@ -7,6 +7,7 @@ somebody else; the transactions we begin say READ WRITE.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect
@@ -15,26 +16,35 @@ from headgate.drivers import driver_for
 
 REFUSED_STATES = frozenset({"08P01", "0A000"})
 
+_asking: WeakSet[Dialect] = WeakSet()
+
 
 def ask_for_guard(dialect: Any) -> None:
     """From now on this dialect's connections ask for the guard as they start."""
     driver = driver_for(dialect)
-    if driver is not None and driver.family == "postgresql" and not event.contains(dialect, "do_connect", _add_option):
-        event.listen(dialect, "do_connect", _add_option, insert=True)
+    if driver is None or driver.family != "postgresql":
+        return
+    _asking.add(dialect)
+    if not event.contains(dialect, "do_connect", _change_options):
+        event.listen(dialect, "do_connect", _change_options, insert=True)
 
 
 def stop_asking_for_guard(dialect: Any) -> bool:
     """The other end forbids the parameter; False if it was not asked for."""
-    if not event.contains(dialect, "do_connect", _add_option):
+    if dialect not in _asking:
         return False
-    event.remove(dialect, "do_connect", _add_option)
+    _asking.discard(dialect)
     return True
 
 
-def _add_option(dialect: Dialect, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+def _change_options(dialect: Dialect, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
     driver = driver_for(dialect)
-    if driver is not None:
+    if driver is None:
+        return
+    if dialect in _asking:
         driver.ask_for_guard(options)
+    else:
+        driver.drop_guard(options)  # SQLAlchemy 2.0 has kept what was added before
 
 
 def is_refused_parameter(error: BaseException) -> bool:

@@ -43,6 +43,7 @@ SELECT pg_catalog.current_setting('default_transaction_isolation'),
 """Asked once of each connection. The guard hides a role's own default, and enums are types of the application's."""
 
 GUARD = "default_transaction_read_only"
+PSYCOPG_GUARD = f"-c {GUARD}=on"
 READ_ONLY_VIOLATION = "25006"
 
 MAX_LAST_WORDS = 8
@@ -152,8 +153,12 @@ class Psycopg(_Postgresql):
         given = str(options.get("options") or "")
         if GUARD in given or "target_session_attrs" in options:
             return False
-        options["options"] = f"{given} -c {GUARD}=on".strip()
+        options["options"] = f"{given} {PSYCOPG_GUARD}".strip()
         return True
+
+    def drop_guard(self, options: dict[str, Any]) -> None:
+        if PSYCOPG_GUARD in str(options.get("options")):
+            options["options"] = options["options"].replace(PSYCOPG_GUARD, "").strip()
 
     def raise_guard(self, dbapi: Any) -> bool:
         status = self.raw(dbapi).pgconn.parameter_status
@@ -258,6 +263,13 @@ class Asyncpg(_Postgresql):
         options["server_settings"] = {**settings, GUARD: "on"}
         options["connection_class"] = guarded_connection_class()
         return True
+
+    def drop_guard(self, options: dict[str, Any]) -> None:
+        if options.get("connection_class") is guarded_connection_class():
+            del options["connection_class"]
+            options["server_settings"] = {
+                name: value for name, value in options["server_settings"].items() if name != GUARD
+            }
 
     def raise_guard(self, dbapi: Any) -> bool:
         settings = dbapi._connection.get_settings()

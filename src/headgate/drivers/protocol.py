@@ -82,6 +82,10 @@ class Driver(Protocol):
         """
         ...
 
+    def drop_guard(self, options: dict[str, Any]) -> None:
+        """Undo ``ask_for_guard``."""
+        ...
+
     def raise_guard(self, dbapi: Any) -> bool:
         """If a new connection came up read-only, make its transactions read and write; False if it did not. No I/O."""
         ...

@@ -58,6 +58,9 @@ class Sqlite:
     def ask_for_guard(self, options: dict[str, Any]) -> bool:
         return False
 
+    def drop_guard(self, options: dict[str, Any]) -> None:
+        pass
+
     def raise_guard(self, dbapi: Any) -> bool:
         return False
 
