@@ -517,6 +517,8 @@ def test_a_cancelled_writer_leaves_nothing(arena: Arena, service: Service) -> No
     arena.runner.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed database:ResourceWarning")  # aiosqlite's, if cancelled in its connect
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupted_tasks_lose_no_acknowledged_commit(arena: Arena, service: Service) -> None:
     if not arena.is_async:
         pytest.skip("only tasks are cancelled")

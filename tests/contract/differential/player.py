@@ -29,6 +29,7 @@ PASSING = re.compile(
         (
             r"0x[0-9a-f]+",
             r"tuple \(\d+,\d+\)",
+            r"\"(?:stock|leased)\"(?=\.\")",  # the arm's schema, where PostgreSQL quotes it
             r"[Pp]rocess \d+",
             r"transaction \d+",
             r"c_[0-9a-f]+_[0-9a-f]+",
