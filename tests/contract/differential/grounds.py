@@ -114,6 +114,8 @@ class PostgresGround:
             connect_args={"options": self._options(arm)},
         )
         Base.metadata.create_all(engine)
+        for table in Base.metadata.tables:  # its locks would be taken for those of one arm
+            self._writers[arm].execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")  # type: ignore[call-overload]
         self._writers[arm].execute(
             "CREATE FUNCTION note_it(what text) RETURNS int LANGUAGE sql AS "
             "$$ INSERT INTO audit (note) VALUES (what) RETURNING 1 $$; "
