@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from headgate.config import GateOptions, Hook, LeaseOptions, OnPin
 from headgate.errors import ConfigError
 from headgate.gate import Gate
+from headgate.hooks import with_hooks
 from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
 from headgate.sessions import AsyncSession, Session
 from headgate.snapshots import see_snapshots
@@ -114,11 +115,13 @@ class Database:
         :raises ConfigError: its driver is not installed, or the database lives in the async engine's memory.
         """
         if self._given_sync is not None:
-            engine = lease(self._given_sync, options=self._options, gate=self.gate)
+            engine = lease(self._given_sync, options=self._options_for(self._given_sync), gate=self.gate)
         else:
             url = self._url_for(_sync_driver(self.url), taken_by="async_engine")
             pool = self._pool_options(url)
             engine = create_engine(url, **(pool or {"poolclass": LeasePool, **self._lease_pool_options()}))
+            if pool:
+                with_hooks(engine.pool, self._options)
         self._unite(engine, self.__dict__.get("async_engine"))
         self._join_blocks(engine)
         return engine
@@ -130,14 +133,21 @@ class Database:
         :raises ConfigError: its driver is not installed, or the database lives in the sync engine's memory.
         """
         if self._given_async is not None:
-            engine = lease(self._given_async, options=self._options, gate=self.gate)
+            engine = lease(self._given_async, options=self._options_for(self._given_async), gate=self.gate)
         else:
             url = self._url_for(_async_driver(self.url), taken_by="engine")
             pool = self._pool_options(url)
             engine = create_async_engine(url, **(pool or {"poolclass": AsyncLeasePool, **self._lease_pool_options()}))
+            if pool:
+                with_hooks(engine.sync_engine.pool, self._options)
         self._unite(self.__dict__.get("engine"), engine)
         self._join_blocks(engine)
         return engine
+
+    def _options_for(self, engine: Engine | AsyncEngine) -> LeaseOptions | None:
+        """None if the engine's pool leases already and its own options are not overridden here."""
+        leases = isinstance(engine.pool, LeasePool | AsyncLeasePool)
+        return None if leases and self._options == LeaseOptions() else self._options
 
     def _lease_pool_options(self) -> dict[str, object]:
         return {

@@ -16,6 +16,9 @@ from headgate.drivers import driver_for
 
 REFUSED_STATES = frozenset({"08P01", "0A000"})
 
+ASKED = "headgate.asked_for_guard"
+"""Key in a pool entry's ``info``: the connect that is going on has asked for the guard."""
+
 _asking: WeakSet[Dialect] = WeakSet()
 
 
@@ -24,6 +27,8 @@ def ask_for_guard(dialect: Any) -> None:
     driver = driver_for(dialect)
     if driver is None or driver.family != "postgresql":
         return
+    if getattr(dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT":
+        return  # it writes outside of transactions
     _asking.add(dialect)
     if not event.contains(dialect, "do_connect", _change_options):
         event.listen(dialect, "do_connect", _change_options, insert=True)
@@ -42,7 +47,9 @@ def _change_options(dialect: Dialect, record: Any, arguments: list[Any], options
     if driver is None:
         return
     if dialect in _asking:
-        driver.ask_for_guard(options)
+        has_asked = driver.ask_for_guard(options)
+        if record is not None:
+            record.info[ASKED] = has_asked
     else:
         driver.drop_guard(options)  # SQLAlchemy 2.0 has kept what was added before
 

@@ -68,9 +68,14 @@ class VirtualConnection(PoolProxiedConnection):
     # statements
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A cursor that acquires when it executes; with arguments (a server-side cursor) the driver's own, pinned."""
+        """A cursor that acquires when it executes; as SQLAlchemy asks for it, a server-side one, pinned.
+
+        With other arguments it is the driver's own, and an escape: nobody sees what is done with it.
+        """
         if not args and not kwargs:
             return VirtualCursor(self)
+        if kwargs != {"server_side": True} and (kwargs or [type(arg) for arg in args] != [str]):
+            return self._escape("the driver's own cursor was asked for").dbapi.cursor(*args, **kwargs)
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.PINNED, "its rows are streamed by a server-side cursor")
@@ -82,7 +87,9 @@ class VirtualConnection(PoolProxiedConnection):
         """Execute on the physical connection: as a read if that is proved, else pinned."""
         with self._lock:
             lease = self._attached()
-            if self._hold < Hold.TAINTED:
+            if self._hold >= Hold.TAINTED:
+                self._mind_guard(lease)
+            else:
                 found = self._lender.proof.classify(statement)
                 if found is StatementClass.READ and method == "execute" and self._may_read(lease):
                     try:
@@ -93,7 +100,17 @@ class VirtualConnection(PoolProxiedConnection):
                         found, lease = StatementClass.OTHER, self._attached()
                         self._lender.proof.forget(statement)
                 self._keep_for(lease, statement, found)
-            return _interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
+            result = _interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
+            if not self._lender.driver.buffers and cursor.description is not None:
+                self._remember_unread(cursor)
+            elif self._hold is Hold.ESCAPED and not lease.guarded and _resets(statement):
+                lease.lender.lower_guard(lease)
+            return result
+
+    def _mind_guard(self, lease: Lease) -> None:
+        # After a COMMIT or ROLLBACK as text, asyncpg's adapter sends no BEGIN any more, and stock would go on writing.
+        if lease.guarded and self._lender.driver.has_lost_transaction(lease.dbapi):
+            lease.lender.lower_guard(lease)
 
     def _run_elsewhere(self, ended: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         """Execute a read once more, on another connection; in its transaction, where nothing is repeated."""
@@ -111,18 +128,21 @@ class VirtualConnection(PoolProxiedConnection):
         if found is StatementClass.OTHER:
             self._require_own_sequences(lease, statement)
             self._keep(lease, Hold.TAINTED, statement=statement)
+            if lease.guarded and _sets_default(statement):
+                lease.lender.leave_guard(lease)
         elif self._hold is Hold.READING:
             self._keep(lease, Hold.PINNED)
-        self._wrote_on = lease.dbapi
+        self._wrote_on = lease
 
     def _require_own_sequences(self, lease: Lease, statement: Any) -> None:
-        if self._wrote_on is None or self._wrote_on is lease.dbapi or type(statement) is not str:
+        if self._wrote_on is None or self._wrote_on is lease or type(statement) is not str:
             return
         text = statement.lower()
-        if "currval" in text or "lastval" in text:
+        asked = next((name for name in OWN_VALUES if name in text), None)
+        if asked is not None:
             raise LeaseError(
-                "currval() and lastval() answer for the physical connection, and this is not the one that wrote: "
-                "that went back at the end of its transaction.\n"
+                f"{asked}() answers for the physical connection, and somebody else has had it since this one wrote: "
+                "it went back at the end of that transaction.\n"
                 "Remedies: 1. use INSERT ... RETURNING. 2. ask before the commit."
             )
 
@@ -266,7 +286,8 @@ class VirtualConnection(PoolProxiedConnection):
         """For SQLAlchemy's book-keeping, also about a connection that has just ended: taints, but is no escape."""
         with self._lock:
             lease = self._attached()
-            self._keep(lease, Hold.TAINTED, "the physical connection's own entry was asked for")
+            is_dead = self._lender.driver.is_dead(lease.dbapi)
+            self._keep(lease, Hold.TAINTED, "" if is_dead else "the physical connection's own entry was asked for")
             return lease
 
     def _lower_guard(self, lease: Lease) -> None:
@@ -276,6 +297,8 @@ class VirtualConnection(PoolProxiedConnection):
             return
         if driver.is_idle(lease.dbapi):
             lease.lender.lower_guard(lease)
+        else:
+            lease.lender.lower_guard_in_transaction(lease)
 
     def escaping_cursor(self, cursor: VirtualCursor) -> Any:
         """The driver's cursor for somebody who wants more of it than the DBAPI's verbs.
@@ -339,7 +362,8 @@ class VirtualConnection(PoolProxiedConnection):
         """End the checkout, reset what is to be reset, and give back whatever is held."""
         if self._closed:
             return
-        if self._hold is not Hold.READING:
+        held = self.held
+        if self._hold is not Hold.READING or (held is not None and self._lender.driver.is_dead(held.dbapi)):
             self._close_special()
             return
         try:
@@ -481,6 +505,22 @@ class VirtualConnection(PoolProxiedConnection):
         state = "closed" if self._closed else self._hold.name.lower()
         warm = ", warm" if self._is_warm else ", connected" if self._lease is not None else ""
         return f"<VirtualConnection {state}{warm}>"
+
+
+OWN_VALUES = ("currval", "lastval", "last_insert_rowid")
+
+
+def _resets(statement: Any) -> bool:
+    """Whether a statement brings back what the connection came up with, the guard included."""
+    return type(statement) is str and statement.lstrip()[:7].upper() in ("RESET A", "DISCARD")
+
+
+def _sets_default(statement: Any) -> bool:
+    """Whether the application says itself what its transactions may do by default."""
+    if type(statement) is not str:
+        return False
+    text = statement.lower()
+    return "default_transaction_read_only" in text or "characteristics" in text
 
 
 class _RefusedByGuardError(Exception):

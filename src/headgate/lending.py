@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from headgate.checkouts import check_in_plainly, check_out, fairy_for, is_plain, may_be_passed_on
@@ -214,7 +215,13 @@ class Lender:
     def _take_over(self, revoked: Lease) -> Lease:
         """Go on with a connection that was warm elsewhere; runs on the new holder's side, before its statement."""
         lender = revoked.lender
-        if lender is self and self._may_pass_on(revoked):
+        try:
+            may_pass_on = lender is self and self._may_pass_on(revoked)
+        except BaseException as error:  # interrupted while it was asked whether it lives
+            lender._leases.pop(id(revoked), None)
+            lender._end(revoked, error)
+            raise
+        if may_pass_on:
             lease = revoked.passed_on(self.gate.clock())
             self._leases[id(lease)] = lease
             self._leases.pop(id(revoked), None)
@@ -317,6 +324,13 @@ class Lender:
             return
         if lease.is_over:
             return
+        if self.options.on_release is not None and lease.fairy is None:
+            # The hook cannot run here, and nobody may have the connection as it is.
+            record, lease.record = lease.record, None
+            self.pool.take_back_lost(record)
+            self.pool.places.end(lease.dbapi)
+            self._take_back_permit(lease)
+            return
         # SQLAlchemy's own finalizer resets or ends the connection as soon as its fairy is let go;
         # only then may somebody else have the permit.
         is_detached, dialect = lease.is_detached, cast(Any, self.pool._dialect)
@@ -328,10 +342,29 @@ class Lender:
 
     def lower_guard(self, lease: Lease) -> None:
         """Let an idle connection write outside of transactions, until it is lent anew."""
+        self._note_lowered(lease)
+        self.driver.set_guard(lease.dbapi, on=False)
+        lease.guarded = False
+
+    def lower_guard_in_transaction(self, lease: Lease) -> None:
+        """The same from within an open transaction: it counts when that is committed."""
+        self._note_lowered(lease)
+        with suppress(Exception):  # a transaction that has failed takes nothing any more, and is rolled back anyway
+            cursor = lease.dbapi.cursor()
+            cursor.execute("SET default_transaction_read_only = off")
+            cursor.close()
+
+    def leave_guard(self, lease: Lease) -> None:
+        """The application sets the default itself: from now on its connection's transactions begin as that says."""
+        self.driver.begin_as_given(lease.dbapi)
+        lease.guarded = False
+        if not lease.is_detached:
+            lease.record.info[STANDING] = lease.standing._replace(guarded=False)
+
+    @staticmethod
+    def _note_lowered(lease: Lease) -> None:
         if not lease.is_detached:
             lease.record.info[GUARD_LOWERED] = True
-        lease.guarded = False
-        self.driver.set_guard(lease.dbapi, on=False)
 
     def _check_in(self, lease: Lease, *, is_own: bool = True, was_reset: bool = True) -> None:
         record, is_detached = lease.record, lease.is_detached

@@ -36,7 +36,8 @@ from headgate.drivers import Driver, driver_for, has_input
 from headgate.errors import ConfigError
 from headgate.forks import watch_forks
 from headgate.gate import Gate
-from headgate.guard import ask_for_guard, is_refused_parameter, stop_asking_for_guard
+from headgate.guard import ASKED, ask_for_guard, is_refused_parameter, stop_asking_for_guard
+from headgate.hooks import with_hooks
 from headgate.lease import VirtualConnection
 from headgate.lending import GUARD, PING_AFTER_IDLE_NS, Lender
 from headgate.places import END_TIMEOUT_MS, Places
@@ -74,7 +75,8 @@ class _Leasing(QueuePool):
             pool.driver = driver
             return pool
         stock = AsyncAdaptedQueuePool if cls._is_asyncio else QueuePool
-        return stock(*args, **{name: value for name, value in kwargs.items() if name not in OUR_ARGUMENTS})
+        ours = {name: value for name, value in kwargs.items() if name not in OUR_ARGUMENTS}
+        return with_hooks(stock(*args, **ours), options)
 
     def __init__(
         self,
@@ -299,7 +301,7 @@ class _Leasing(QueuePool):
                 self.gate.give_place()
                 raise
             self.places.remember(connection)
-            record.info[GUARD] = self._raise_guard(connection)
+            record.info[GUARD] = self._raise_guard(connection, has_asked=record.info.pop(ASKED, False))
             return connection
 
         return create_in_a_place
@@ -312,8 +314,8 @@ class _Leasing(QueuePool):
                 raise
         return create(record)
 
-    def _raise_guard(self, connection: Any) -> bool:
-        has_guard = self.options.guard and self.driver.raise_guard(connection)
+    def _raise_guard(self, connection: Any, *, has_asked: bool) -> bool:
+        has_guard = has_asked and self.driver.raise_guard(connection)
         if self.options.guard and not has_guard and self.driver.family == "postgresql":
             self.lender.tell_once(
                 "the server's guard against reads that write is off: a pooler, a standby, a server before 14, "
@@ -394,17 +396,20 @@ def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | 
         raise ConfigError(f"lease(<{type(engine).__name__}>) cannot work: give an Engine or an AsyncEngine")
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     pool = sync_engine.pool
-    if isinstance(pool, _Leasing):
+    if isinstance(pool, _Leasing) and options is None and gate is None:
         return engine
     if not isinstance(pool, QueuePool):
         log.info("connections are not leased: the engine's pool is a %s", type(pool).__name__)
+        with_hooks(pool, options or LeaseOptions())
         return engine
-    if pool.checkedin() or pool.checkedout():
+    if pool.checkedin() or pool.checkedout() or (isinstance(pool, _Leasing) and len(pool.places)):
         raise ConfigError(
             f"lease(engine) came too late: the engine has {pool.checkedin() + pool.checkedout()} open connections. "
             "Call it right after create_engine()."
         )
     kind = AsyncLeasePool if isinstance(pool, AsyncAdaptedQueuePool) else LeasePool
+    if isinstance(pool, _Leasing):
+        options, gate = options or pool.options, gate or pool.gate
     sync_engine.pool = kind._like(pool, lease_options=options, gate=gate)
     return engine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from headgate.errors import ConfigError
@@ -26,8 +26,14 @@ def see_snapshots(session: SessionT) -> SessionT:
         raise ConfigError(
             f"snapshot=True cannot work with {engine.dialect.name} here: use PostgreSQL, or SQLite in a file"
         )
+    if "AUTOCOMMIT" in (getattr(engine.dialect, "_on_connect_isolation_level", None), _isolation_option(engine)):
+        raise ConfigError("snapshot=True cannot work on an engine in AUTOCOMMIT: it has no transactions")
     event.listen(session, "after_begin", _begin)
     return session
+
+
+def _isolation_option(engine: Engine | Connection) -> object:
+    return engine.get_execution_options().get("isolation_level")
 
 
 def _begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:

@@ -191,7 +191,7 @@ def test_a_pooler_that_refuses_the_parameter_gets_connections_without_it(
 
     @event.listens_for(engine, "do_connect")
     def refuse(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
-        asked = "read_only" in f"{options.get('options')}{options.get('server_settings')}"
+        asked = "read_only" in f"{options.get('options')}{options.get('server_settings')}".lower()
         attempts.append(asked)
         if asked:
             raise RuntimeError("unsupported startup parameter: default_transaction_read_only")

@@ -34,6 +34,7 @@ SELECT pg_catalog.current_setting('default_transaction_isolation'),
      AND (given.setrole = 0 OR role.rolname = session_user)
      AND setting LIKE 'default_transaction_read_only=%'
    ORDER BY given.setrole = 0, given.setdatabase = 0 LIMIT 1),
+  (SELECT source = 'session' FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'),
   (SELECT json_agg(name)::text FROM (
      SELECT lower(typname) AS name FROM pg_catalog.pg_type AS type
      GROUP BY 1 HAVING bool_and(typtype = 'e' AND NOT EXISTS (
@@ -43,7 +44,8 @@ SELECT pg_catalog.current_setting('default_transaction_isolation'),
 """Asked once of each connection. The guard hides a role's own default, and enums are types of the application's."""
 
 GUARD = "default_transaction_read_only"
-PSYCOPG_GUARD = f"-c {GUARD}=on"
+PSYCOPG_GUARD = "--Default_Transaction_Read_Only=on"
+"""Spelled as nobody else does: SQLAlchemy 2.0 keeps what was added, and an application may ask for the same itself."""
 READ_ONLY_VIOLATION = "25006"
 
 MAX_LAST_WORDS = 8
@@ -78,6 +80,9 @@ class _Postgresql:
         _ask(self, dbapi, f"SET {GUARD} = {'on' if on else 'off'}")  # type: ignore[arg-type]
 
     def was_never_sent(self, error: Exception) -> bool:
+        return False
+
+    def has_lost_transaction(self, dbapi: Any) -> bool:
         return False
 
     def is_read_only_violation(self, error: Exception) -> bool:
@@ -150,8 +155,11 @@ class Psycopg(_Postgresql):
         self.raw(dbapi)._prepared.clear()
 
     def ask_for_guard(self, options: dict[str, Any]) -> bool:
-        given = str(options.get("options") or "")
-        if GUARD in given or "target_session_attrs" in options:
+        # libpq takes an explicit ``options`` instead of the environment's, and looks into a service's own.
+        given = str(options.get("options") or os.environ.get("PGOPTIONS") or "")
+        if PSYCOPG_GUARD in given:
+            return True
+        if _names_guard(given) or _wants_a_writer(options) or "service" in options or "PGSERVICE" in os.environ:
             return False
         options["options"] = f"{given} {PSYCOPG_GUARD}".strip()
         return True
@@ -246,6 +254,9 @@ class Asyncpg(_Postgresql):
             raw._loop.call_soon_threadsafe(raw.terminate)
         return twin.detach()
 
+    def has_lost_transaction(self, dbapi: Any) -> bool:
+        return dbapi._transaction is not None and not dbapi._connection.is_in_transaction()
+
     def was_never_sent(self, error: Exception) -> bool:
         # The server's farewell has been read, its end not yet: asyncpg refuses to begin anything.
         return "cannot switch to state" in str(error)
@@ -258,7 +269,9 @@ class Asyncpg(_Postgresql):
 
     def ask_for_guard(self, options: dict[str, Any]) -> bool:
         settings = options.get("server_settings") or {}
-        if GUARD in settings or "connection_class" in options or "target_session_attrs" in options:
+        if options.get("connection_class") is guarded_connection_class():
+            return True
+        if _names_guard(str(settings)) or _wants_a_writer(options) or "connection_class" in options:
             return False
         options["server_settings"] = {**settings, GUARD: "on"}
         options["connection_class"] = guarded_connection_class()
@@ -279,6 +292,15 @@ class Asyncpg(_Postgresql):
         return True
 
 
+def _names_guard(given: str) -> bool:
+    return GUARD in given.lower().replace("-", "_")
+
+
+def _wants_a_writer(options: dict[str, Any]) -> bool:
+    """Whether the connect looks for a server by what it takes for a standby's sign, and would take the guard for it."""
+    return "target_session_attrs" in options or "PGTARGETSESSIONATTRS" in os.environ
+
+
 def _says_more(descriptor: int, *, has_spoken: bool) -> bool:
     """As ``Psycopg.says_more``, without holding up the loop."""
     for _ in range(LAST_WORDS_MS if has_spoken else 0):
@@ -293,8 +315,9 @@ def _descriptor(connection: Any) -> int:
 
 
 def _ask_server(driver: Driver, dbapi: Any) -> Facts:
-    isolation, reads_by_default, enums = _ask(driver, dbapi, QUESTIONS)
-    return Facts(isolation in WEAK_DEFAULTS, bool(reads_by_default), tuple(json.loads(enums or "[]")))
+    isolation, reads_by_default, has_been_set, enums = _ask(driver, dbapi, QUESTIONS)
+    can_lease = isolation in WEAK_DEFAULTS
+    return Facts(can_lease, bool(reads_by_default or has_been_set), tuple(json.loads(enums or "[]")))
 
 
 def _ask(driver: Driver, dbapi: Any, statement: str) -> Any:

@@ -21,7 +21,7 @@ class Facts(NamedTuple):
     """What a server says about a connection.
 
     :ivar can_lease: its effective isolation allows other connections between two statements.
-    :ivar reads_by_default: the role or the database has ``default_transaction_read_only`` set.
+    :ivar reads_by_default: the role, the database or a ``connect`` listener has set ``default_transaction_read_only``.
     :ivar enums: names of types in lower case that are enums whatever their schema.
     """
 
@@ -112,6 +112,10 @@ class Driver(Protocol):
         Returns a descriptor that becomes readable when the server has let go of it, to be closed by the caller;
         None if there is no server.
         """
+        ...
+
+    def has_lost_transaction(self, dbapi: Any) -> bool:
+        """True if the driver goes on as in a transaction that a statement of the application has ended."""
         ...
 
     def was_never_sent(self, error: Exception) -> bool:

@@ -70,6 +70,9 @@ class Sqlite:
     def is_read_only_violation(self, error: Exception) -> bool:
         return False
 
+    def has_lost_transaction(self, dbapi: Any) -> bool:
+        return False
+
     def was_never_sent(self, error: Exception) -> bool:
         return False
 
