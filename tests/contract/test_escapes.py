@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
 from typing import Any
 
@@ -142,6 +143,79 @@ def test_a_hook_must_be_a_plain_function() -> None:
 
     with pytest.raises(ConfigError, match="on_acquire"):
         LeaseOptions(on_acquire=prepare)
+
+
+def test_hooks_of_a_database_run_on_an_engine_that_leases_already(arena: Arena) -> None:
+    if arena.is_async:
+        pytest.skip("the sync half of it")
+    calls: list[Any] = []
+    engine = arena.make()
+    database = Database(engine, on_acquire=calls.append, connections=1)
+    with database.session() as session:
+        assert session.scalar(COUNT) == 3
+    assert len(calls) == 1
+    assert engine.pool.gate is database.gate  # type: ignore[attr-defined]
+    assert database.gate.connections == 1
+
+
+def test_an_engine_in_use_takes_no_new_options(on_sync: Arena) -> None:
+    engine = on_sync.make()
+    with engine.connect() as connection:
+        connection.execute(COUNT)
+    with pytest.raises(ConfigError, match="too late"):
+        _ = Database(engine, on_pin="warn").engine
+
+
+@pytest.mark.parametrize("why", ["off", "disabled", "memory"])
+def test_hooks_run_where_connections_are_not_leased(on_sync: Arena, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    if why == "off":
+        monkeypatch.setenv("HEADGATE", "off")
+    url = "sqlite://" if why == "memory" else on_sync.url
+    database = Database(url, enabled=why != "disabled", on_acquire=calls.append)
+    with database.session() as session:
+        session.execute(text("SELECT 1"))
+    assert len(calls) == 1
+    database.dispose()
+
+
+def test_a_forgotten_connection_that_on_release_has_not_seen_is_nobodys(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("the sync half of it")
+    engine = on_postgresql.make(pool_size=1, lease_options=LeaseOptions(on_release=lambda _: None))
+    connection = engine.connect()
+    connection.execute(text("SET app.tenant = 'acme'"))
+    del connection
+    gc.collect()
+    with engine.connect() as connection:
+        assert not connection.scalar(text("SELECT current_setting('app.tenant', true)"))
+
+
+def test_a_snapshot_needs_transactions(on_postgresql: Arena) -> None:
+    database = Database(on_postgresql.make(isolation_level="AUTOCOMMIT"))
+    if on_postgresql.is_async:
+        pytest.skip("the sync half of it")
+    with pytest.raises(ConfigError, match="AUTOCOMMIT"):
+        database.session(snapshot=True)
+
+
+def test_a_cursor_with_arguments_of_its_own_taints(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("psycopg's own")
+    engine = on_postgresql.make(pool_size=2)
+
+    def inside() -> None:
+        raw: Any = engine.raw_connection()
+        cursor = raw.cursor(row_factory=None)
+        cursor.execute("SELECT pg_advisory_lock(9)")
+        raw.commit()
+        with engine.connect() as other:
+            assert other.scalar(text("SELECT pg_try_advisory_lock(9)")) is False, "the holder still has it"
+        cursor.execute("SELECT pg_advisory_unlock(9)")
+        assert cursor.fetchone() == (True,)
+        raw.close()
+
+    on_postgresql.run(inside)
 
 
 # on_pin

@@ -240,3 +240,115 @@ def test_a_domain_is_not_an_enum(on_postgresql: Arena) -> None:
         assert "tainted" in repr(virtual)
 
     on_postgresql.connected(body, engine)
+
+
+def test_an_engine_that_the_application_made_read_only_stays_so(on_postgresql: Arena) -> None:
+    own: dict[str, Any] = (
+        {"server_settings": {"default_transaction_read_only": "on"}}
+        if on_postgresql.driver == "asyncpg"
+        else {"options": "-c default_transaction_read_only=on"}
+    )
+    engine = on_postgresql.make(connect_args=own)
+
+    def body(connection: Connection) -> None:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(text("CREATE TABLE never (a integer)"))
+
+    # The arena's listener sets application_name in a transaction, which a read-only one allows.
+    on_postgresql.connected(body, engine)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SET default_transaction_read_only = on", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
+)
+def test_what_a_connect_listener_or_the_application_sets_counts(on_postgresql: Arena, statement: str) -> None:
+    engine = on_postgresql.make()
+
+    @event.listens_for(engine, "connect")
+    def read_only(dbapi: Any, record: Any) -> None:
+        cursor = dbapi.cursor()
+        cursor.execute(statement)
+        cursor.close()
+        dbapi.commit()
+
+    def body(connection: Connection) -> None:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    on_postgresql.connected(body, engine)
+
+    def later(connection: Connection) -> None:
+        connection.execute(text(statement))
+        connection.commit()
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    on_postgresql.connected(later, on_postgresql.make())
+
+
+def test_the_environments_options_are_kept(on_postgresql: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    if on_postgresql.driver == "asyncpg":
+        pytest.skip("asyncpg does not read PGOPTIONS")
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=4242")
+
+    def body(connection: Connection) -> None:
+        assert connection.scalar(text("SHOW statement_timeout")) == "4242ms"
+        assert lease_of(connection).guarded
+
+    on_postgresql.connected(body, on_postgresql.make())
+
+
+def test_the_environments_search_for_a_writer_keeps_the_guard_off(
+    on_postgresql: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert not lease_of(connection).guarded
+
+    on_postgresql.connected(body, on_postgresql.make())
+
+
+@pytest.mark.parametrize("statement", ["RESET ALL", "DISCARD ALL"])
+@pytest.mark.parametrize("is_whole_engine", [True, False])
+def test_autocommit_goes_on_writing_after_a_reset(on_postgresql: Arena, statement: str, is_whole_engine: bool) -> None:
+    if on_postgresql.driver == "asyncpg" and statement == "DISCARD ALL":
+        pytest.skip("asyncpg goes on with statements it had prepared before")
+    engine = on_postgresql.make(**({"isolation_level": "AUTOCOMMIT"} if is_whole_engine else {}))
+
+    def body(connection: Connection) -> None:
+        if not is_whole_engine:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text(statement))
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_a_commit_as_text_leaves_what_follows_writing(on_postgresql: Arena) -> None:
+    def body(connection: Connection) -> None:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("INSERT INTO item (id, name) VALUES (4, 'four')")
+        connection.commit()
+
+    on_postgresql.connected(body)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_an_escape_in_a_transaction_writes_in_autocommit_after_its_own_commit(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("the async adapters' autocommit is set through SQLAlchemy")
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        dbapi: Any = connection.connection.dbapi_connection
+        dbapi.commit()
+        dbapi.autocommit = True
+        dbapi.execute("INSERT INTO item (id, name) VALUES (5, 'five')")
+        dbapi.autocommit = False
+
+    on_postgresql.connected(body)
+    assert on_postgresql.names()[-2:] == ["four", "five"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -1012,3 +1013,44 @@ def test_a_checkin_from_below_does_not_close_what_is_somebody_elses_by_then(on_s
         forgetful.close()
         other.commit()
     assert on_sync.names()[-1] == "four"
+
+
+def test_rows_of_a_written_transaction_keep_their_connection_too(on_sqlite: Arena) -> None:
+    if on_sqlite.is_async:
+        pytest.skip("aiosqlite has the rows in memory")
+    engine = on_sqlite.make(pool_size=1, pool_timeout=0.2)
+    raw: Any = engine.raw_connection()
+    cursor = raw.cursor()
+    cursor.execute("UPDATE item SET name = name")
+    cursor.execute("SELECT id FROM item ORDER BY id")
+    assert cursor.fetchone() == (1,)
+    raw.commit()
+    with pytest.raises(Overloaded), engine.connect() as other:
+        other.execute(insert(Item).values(id=100, name="uncommitted"))
+    assert cursor.fetchall() == [(2,), (3,)]
+    cursor.close()
+    raw.close()
+
+
+def test_a_ping_cancelled_at_hand_over_leaks_nothing(on_postgresql: Arena) -> None:
+    if not on_postgresql.is_async:
+        pytest.skip("only tasks are cancelled")
+    engine = on_postgresql.make(pool_size=1, pool_pre_ping=True)
+    gate: Gate = engine.pool.gate  # type: ignore[attr-defined]
+    do_ping = engine.dialect.do_ping
+
+    def cancelled(dbapi: Any) -> bool:
+        raise asyncio.CancelledError
+
+    def inside() -> None:
+        with engine.connect() as one, engine.connect() as other:
+            one.execute(select(Item)).all()
+            gate.clock = lambda: time.monotonic_ns() + 2 * PING_AFTER_IDLE_NS
+            engine.dialect.do_ping = cancelled  # type: ignore[method-assign]
+            with pytest.raises(asyncio.CancelledError):
+                other.execute(select(Item)).all()
+            engine.dialect.do_ping = do_ping  # type: ignore[method-assign]
+        with engine.connect() as third:
+            assert len(third.execute(select(Item)).all()) == 3
+
+    on_postgresql.run(inside)
