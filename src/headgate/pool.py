@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import Any, TypeVar, cast
 
 import sqlalchemy
@@ -326,9 +327,19 @@ class _Leasing(QueuePool):
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         try:
             if self.kind == "sync" or in_greenlet():
-                super()._close_connection(connection, terminate=terminate)
+                self._close_and_wait(connection, terminate=terminate)
         finally:
             self.places.end(connection)  # in a thread, a finalizer, or because the close was interrupted
+
+    def _close_and_wait(self, connection: Any, *, terminate: bool) -> None:
+        """Close, and wait until the server has let go, so that it never counts one too many."""
+        descriptor = None if terminate else self.driver.watch_end(connection)
+        if descriptor is None:
+            super()._close_connection(connection, terminate=terminate)
+            return
+        with closing(socket.socket(fileno=descriptor)):
+            super()._close_connection(connection, terminate=terminate)
+            self.wait_for_end(descriptor)
 
     def wait_for_end(self, descriptor: int) -> None:
         """Wait until the server has let go of a connection, so that it never counts one too many."""

@@ -18,6 +18,7 @@ from headgate.drivers.asyncpg_guard import guarded_connection_class
 from headgate.drivers.protocol import Driver, Facts, IdleWatch
 from headgate.drivers.sockets import has_input
 from headgate.statements import Family
+from headgate.waiters import running_loop
 
 # Values of libpq's PGTransactionStatusType and ConnStatusType that matter here.
 PQTRANS_IDLE = 0
@@ -75,6 +76,12 @@ class _Postgresql:
 
     def descriptor(self, dbapi: Any) -> int:
         raise NotImplementedError
+
+    def watch_end(self, dbapi: Any) -> int | None:
+        try:
+            return os.dup(self.descriptor(dbapi))
+        except Exception:  # it has ended already, as OSError, AttributeError or the driver's own error tell
+            return None
 
     def set_guard(self, dbapi: Any, *, on: bool) -> None:
         _ask(self, dbapi, f"SET {GUARD} = {'on' if on else 'off'}")  # type: ignore[arg-type]
@@ -250,8 +257,11 @@ class Asyncpg(_Postgresql):
             return None
         with suppress(OSError):
             twin.shutdown(socket.SHUT_WR)
-        with suppress(RuntimeError):  # the loop is closed, so it has nothing to clean up
-            raw._loop.call_soon_threadsafe(raw.terminate)
+        if running_loop() is raw._loop:
+            raw.terminate()
+        else:
+            with suppress(RuntimeError):  # the loop is closed, so it has nothing to clean up
+                raw._loop.call_soon_threadsafe(raw.terminate)
         return twin.detach()
 
     def has_lost_transaction(self, dbapi: Any) -> bool:

@@ -122,6 +122,10 @@ class Driver(Protocol):
         """True if the statement provably did not reach the server, because the connection was ending."""
         ...
 
+    def watch_end(self, dbapi: Any) -> int | None:
+        """A descriptor that becomes readable when the server has let go of a connection; closed by the caller."""
+        ...
+
     def is_stale_plan(self, error: Exception) -> bool:
         """True if the server refused a cached plan before running it; the next attempt plans anew."""
         ...

@@ -83,6 +83,9 @@ class Sqlite:
         self.raw(dbapi).close()
         return None
 
+    def watch_end(self, dbapi: Any) -> int | None:
+        return None
+
     def is_stale_plan(self, error: Exception) -> bool:
         return False
 
