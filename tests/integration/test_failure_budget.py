@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import threading
@@ -26,6 +27,21 @@ from headgate import Database
 from .failing_world import INSERT, READ, Deed, world_of
 from .interrupting import Points
 from .witness import PostgresWitness, becomes
+
+# Loops closed with connections open leave transports that nobody can close any more, with stock as well. What the
+# server says of its backends is asked in every test.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """What a test has forgotten is collected in it, not in one of another module."""
+    yield
+    gc.collect()
+
 
 SECONDS = 20.0 if os.environ.get("HEADGATE_SOAK") == "1" else 1.0
 CONNECTIONS = 4

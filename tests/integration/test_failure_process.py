@@ -24,6 +24,21 @@ from headgate.gate import Gate
 from .failing_world import INSERT, READ, Deed, World, world_of
 from .witness import PostgresWitness, becomes
 
+# Loops closed with connections open leave transports that nobody can close any more, with stock as well. What the
+# server says of its backends is asked in every test.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """What a test has forgotten is collected in it, not in one of another module."""
+    yield
+    gc.collect()
+
+
 SOAK = os.environ.get("HEADGATE_SOAK") == "1"
 PRELUDE = """
 import asyncio, gc, multiprocessing, os, sys, threading, time
