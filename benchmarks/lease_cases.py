@@ -35,7 +35,7 @@ class Setting:
 class Case:
     """One line of the table.
 
-    :ivar name: ``driver/work/way``.
+    :ivar name: ``driver/what/way``.
     :ivar open: a context manager that yields the arms by name; all but stock and ours may be missing.
     :ivar target: what stock's time divided by ours must reach; None where nothing is asked.
     :ivar bare: what the bare driver's arm does.
