@@ -42,7 +42,7 @@ def test_the_gates_options_stand_in_the_documentation_with_their_default(field: 
     assert f"{field.default:g}" in row.split("|")[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/runtime.md", "docs/lab.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/runtime.md", "docs/lab.md", "docs/pgbouncer.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)

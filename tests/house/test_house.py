@@ -25,6 +25,7 @@ LEAVES = {
     "sql_words",
     "sql_walk",
     "ceilings",
+    "sizing",
     "version",
     "seams",
     "sites",
