@@ -23,7 +23,7 @@ contract: $(READY)
 
 integration: $(READY)
 	@echo "== integration tests: a real PostgreSQL, a real uvicorn"
-	$(PYTEST) tests/integration --ignore=tests/integration/test_failure_server.py
+	$(PYTEST) tests/integration
 
 browser: $(READY)
 	@echo "== browser tests: the report in a real Chromium, where there is one"

@@ -108,7 +108,7 @@ class World:
             async with asyncio.timeout(3):
                 await self.fill()
         except Exception as error:  # whatever keeps the budget from being used in full is the finding
-            found.append(f"budget not whole: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            found.append(f"budget not whole: {type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}")
         return found + await self._faults_of_server()
 
     def _faults_of_pool(self) -> list[str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import threading
@@ -28,22 +27,8 @@ from .failing_world import INSERT, READ, Deed, world_of
 from .interrupting import Points
 from .witness import PostgresWitness, becomes
 
-# Loops closed with connections open leave transports that nobody can close any more, with stock as well. What the
-# server says of its backends is asked in every test.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """What a test has forgotten is collected in it, not in one of another module."""
-    yield
-    gc.collect()
-
-
-SECONDS = 20.0 if os.environ.get("HEADGATE_SOAK") == "1" else 1.0
+pytestmark = pytest.mark.usefixtures("collected")
+SECONDS = 20.0 if os.environ.get("HEADGATE_SOAK") == "1" else 0.5
 CONNECTIONS = 4
 _numbers = itertools.count()
 
@@ -249,7 +234,7 @@ async def test_engines_disposed_of_under_load_lose_nothing(
     with Sampler(postgres_url, witness.application) as sampler:
         disposing = asyncio.create_task(dispose())
         with load.threads(6):
-            await load.tasks(6, SECONDS)
+            await load.tasks(6, 2 * SECONDS)
         disposing.cancel()
         await asyncio.gather(disposing, return_exceptions=True)
     print(f"\n{disposals} disposals, {len(load.acknowledged)} sessions, seen {dict(sorted(sampler.seen.items()))}")

@@ -24,8 +24,11 @@ from .failing_world import ASYNC_DRIVERS, INSERT, READ, Deed, World, world_of
 from .interrupting import MANNERS, Manner, Points
 from .witness import PostgresWitness, becomes
 
+pytestmark = pytest.mark.usefixtures("collected")
 SAMPLE = 4
 """Without soaking, one point in so many."""
+CANCELLED_STREAM = r"ignore:<psycopg\.AsyncServerCursor .* was deleted while still open:ResourceWarning"
+"""psycopg warns of server-side cursors that nobody had the time to close, with SQLAlchemy's own pool too."""
 SOAK = os.environ.get("HEADGATE_SOAK") == "1"
 _numbers = itertools.count()
 
@@ -282,8 +285,7 @@ class Sweep:
 @pytest.mark.parametrize("options", OPTIONS if SOAK else ["plain"])
 @pytest.mark.parametrize("driver", ASYNC_DRIVERS)
 @pytest.mark.timeout(900 if SOAK else 60)
-# psycopg warns of server-side cursors that nobody had the time to close, with SQLAlchemy's own pool too.
-@pytest.mark.filterwarnings("ignore:.*ServerCursor.* was deleted while still open:ResourceWarning")
+@pytest.mark.filterwarnings(CANCELLED_STREAM)
 async def test_cancelled_at_every_point_nothing_leaks(
     driver: str, options: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

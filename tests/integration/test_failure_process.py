@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,9 @@ from headgate.gate import Gate
 from .failing_world import INSERT, READ, Deed, World, world_of
 from .witness import PostgresWitness, becomes
 
-# Loops closed with connections open leave transports that nobody can close any more, with stock as well. What the
-# server says of its backends is asked in every test.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """What a test has forgotten is collected in it, not in one of another module."""
-    yield
-    gc.collect()
-
-
+pytestmark = pytest.mark.usefixtures("collected")
 SOAK = os.environ.get("HEADGATE_SOAK") == "1"
+DRIVERS = ("asyncpg", "psycopg_async")
 PRELUDE = """
 import asyncio, gc, multiprocessing, os, sys, threading, time
 from sqlalchemy import create_engine, text
@@ -58,7 +44,7 @@ def sync_engine():
     return create_engine(URL.replace("postgresql:", "postgresql+psycopg:"),
         poolclass=LeasePool if OURS else QueuePool, **LIMITS)
 
-def async_engine(driver=os.environ.get("DRIVER", "asyncpg")):
+def async_engine(driver="asyncpg"):
     return create_async_engine(URL.replace("postgresql:", f"postgresql+{driver}:"),
         poolclass=AsyncLeasePool if OURS else AsyncAdaptedQueuePool, **LIMITS)
 """
@@ -70,6 +56,7 @@ def witness(postgres_url: URL) -> Iterator[PostgresWitness]:
     witness = PostgresWitness(postgres_url, "process")
     witness.ask("TRUNCATE deed")
     yield witness
+    witness.kill()  # whatever a test has left, the next one does not find it
     witness.close()
 
 
@@ -87,62 +74,56 @@ def run(script: str, url: URL, *, pool: str = "ours", **environ: str) -> subproc
 
 
 FORK = """
-engine = sync_engine()
-warm, pinned = Session(engine), Session(engine)
-warm.execute(READ, {"id": "x"})
-pinned.execute(INSERT, {"id": "pinned in the parent"})
-with engine.connect() as idle:
-    idle.execute(INSERT, {"id": "idle"}); idle.commit()
-child = os.fork()
-if not child:
-    try:
-        if os.environ["CHILD"] == "dispose":
-            engine.dispose(close=False)
-        now = engine.pool.gate.statistics()
-        assert (now.in_use, now.warm, now.idle) == (0, 0, 0), repr(engine.pool.gate)
-        sessions = [Session(engine) for _ in range(3)]
-        for number, session in enumerate(sessions):
-            session.execute(INSERT, {"id": f"child {number}"})
-        for session in sessions:
-            session.commit()
-        del warm, pinned, session, sessions
-        gc.collect()
-    except BaseException as error:
-        print("child:", repr(error), file=sys.stderr)
-    finally:
-        sys.stderr.flush()
-        (os._exit if os.environ["EXIT"] == "hard" else sys.exit)(0)
-os.waitpid(child, 0)
-warm.execute(READ, {"id": "x"})
-pinned.execute(INSERT, {"id": "pinned in the parent, after"})
-pinned.commit()
-warm.close(); pinned.close()
-with engine.connect() as idle:
-    idle.execute(INSERT, {"id": "idle, after"}); idle.commit()
-now = engine.pool.gate.statistics()
-assert (now.in_use, now.warm) == (0, 0), repr(engine.pool.gate)
-engine.dispose()
+def fork(case, disposes, leave):
+    engine = sync_engine()
+    warm, pinned = Session(engine), Session(engine)
+    warm.execute(READ, {"id": "x"})
+    pinned.execute(INSERT, {"id": f"{case}: pinned in the parent"})
+    with engine.connect() as idle:
+        idle.execute(INSERT, {"id": f"{case}: idle"}); idle.commit()
+    child = os.fork()
+    if not child:
+        try:
+            if disposes:
+                engine.dispose(close=False)
+            now = engine.pool.gate.statistics()
+            assert (now.in_use, now.warm, now.idle) == (0, 0, 0), repr(engine.pool.gate)
+            sessions = [Session(engine) for _ in range(3)]
+            for number, session in enumerate(sessions):
+                session.execute(INSERT, {"id": f"{case}: child {number}"})
+            for session in sessions:
+                session.commit()
+            del warm, pinned, session, sessions
+            gc.collect()
+        except BaseException as error:
+            print("child:", repr(error), file=sys.stderr)
+        finally:
+            sys.stderr.flush()
+            leave(0)
+    os.waitpid(child, 0)
+    warm.execute(READ, {"id": "x"})
+    pinned.execute(INSERT, {"id": f"{case}: pinned in the parent, after"})
+    pinned.commit()
+    warm.close(); pinned.close()
+    with engine.connect() as idle:
+        idle.execute(INSERT, {"id": f"{case}: idle, after"}); idle.commit()
+    now = engine.pool.gate.statistics()
+    assert (now.in_use, now.warm) == (0, 0), repr(engine.pool.gate)
+    engine.dispose()
+
+fork("disposes", True, os._exit)
+fork("does nothing", False, os._exit)
+fork("leaves by sys.exit", False, sys.exit)
 """
+FORK_CASES = ("disposes", "does nothing", "leaves by sys.exit")
 
 
-@pytest.mark.parametrize(("child", "exits"), [("dispose", "hard"), ("nothing", "hard"), ("nothing", "by sys.exit")])
-def test_a_fork_leaves_the_parents_connections_alone(
-    witness: PostgresWitness, postgres_url: URL, child: str, exits: str
-) -> None:
-    done = run(FORK, postgres_url, CHILD=child, EXIT="hard" if exits == "hard" else "soft")
+def test_a_fork_leaves_the_parents_connections_alone(witness: PostgresWitness, postgres_url: URL) -> None:
+    done = run(FORK, postgres_url)
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(witness.all_deeds().items()) == [
-        (name, 1)
-        for name in (
-            "child 0",
-            "child 1",
-            "child 2",
-            "idle",
-            "idle, after",
-            "pinned in the parent",
-            "pinned in the parent, after",
-        )
-    ]
+    by_child, by_parent = [f"child {n}" for n in range(3)], ["idle", "pinned in the parent"]
+    names = [*by_child, *by_parent, *(f"{name}, after" for name in by_parent)]
+    assert dict(witness.all_deeds()) == {f"{case}: {name}": 1 for case in FORK_CASES for name in names}
     assert becomes(lambda: not witness.states())
 
 
@@ -155,43 +136,42 @@ async def act(engine, name, last=False):
     if last:
         await engine.dispose()
 
-def in_child(engine):
+def in_child(engine, driver):
     try:
-        asyncio.run(act(engine, "child", last=True))
+        asyncio.run(act(engine, f"{driver}: child", last=True))
     except BaseException as error:
         print("child:", repr(error), file=sys.stderr)
     finally:
         sys.stderr.flush()
         os._exit(0)
 
-async def main():
-    engine = async_engine()
+async def main(driver):
+    engine = async_engine(driver)
     warm, pinned = AsyncSession(engine), AsyncSession(engine)
     await warm.execute(READ, {"id": "x"})
-    await pinned.execute(INSERT, {"id": "pinned in the parent"})
+    await pinned.execute(INSERT, {"id": f"{driver}: pinned in the parent"})
     child = os.fork()
     if not child:
         # The child's thread still runs the parent's loop: a new one needs a thread of its own.
-        thread = threading.Thread(target=in_child, args=(engine,)); thread.start(); thread.join(); os._exit(1)
+        thread = threading.Thread(target=in_child, args=(engine, driver)); thread.start(); thread.join(); os._exit(1)
     await asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
     await warm.execute(READ, {"id": "x"})
     await pinned.commit()
     await warm.close(); await pinned.close()
-    await act(engine, "parent")
+    await act(engine, f"{driver}: parent")
     now = engine.pool.gate.statistics()
     assert (now.in_use, now.warm) == (0, 0), repr(engine.pool.gate)
     await engine.dispose()
-asyncio.run(main())
+asyncio.run(main("asyncpg"))
+asyncio.run(main("psycopg_async"))
 """
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async"])
-def test_a_fork_leaves_the_parents_async_connections_alone(
-    witness: PostgresWitness, postgres_url: URL, driver: str
-) -> None:
-    done = run(FORK_ASYNC, postgres_url, DRIVER=driver)
+def test_a_fork_leaves_the_parents_async_connections_alone(witness: PostgresWitness, postgres_url: URL) -> None:
+    done = run(FORK_ASYNC, postgres_url)
     assert (done.returncode, done.stderr) == (0, "")
-    assert dict(witness.all_deeds()) == {"child": 1, "pinned in the parent": 1, "parent": 1}
+    names = ("child", "pinned in the parent", "parent")
+    assert dict(witness.all_deeds()) == {f"{driver}: {name}": 1 for driver in DRIVERS for name in names}
     assert becomes(lambda: not witness.states())
 
 
@@ -353,17 +333,7 @@ def escape(session: Session) -> Any:
 DEEDS = (read, write, stream, escape)
 
 
-def as_quiet_as_stock(test: Any) -> Any:
-    """With stock, too, the collector warns of what it finds, and psycopg of server-side cursors that it finds."""
-    for pattern in (
-        "ignore:The garbage collector is trying:sqlalchemy.exc.SAWarning",
-        "ignore:.*ServerCursor.* was deleted while still open:ResourceWarning",
-    ):
-        test = pytest.mark.filterwarnings(pattern)(test)
-    return test
-
-
-@as_quiet_as_stock
+@pytest.mark.usefixtures("as_quiet_as_stock")
 @pytest.mark.parametrize(
     ("deed", "cycle"), [(read, False), (read, True), (write, True), (stream, False), (escape, True)]
 )
@@ -380,7 +350,7 @@ def test_a_forgotten_session_gives_back(
     assert witness.count("forgotten") == 0
 
 
-@as_quiet_as_stock
+@pytest.mark.usefixtures("as_quiet_as_stock")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_a_session_collected_in_another_thread_gives_back(
     engine: Engine, witness: PostgresWitness, deed: Callable[[Session], Any]
@@ -399,7 +369,7 @@ def test_a_session_collected_in_another_thread_gives_back(
     assert witness.count("forgotten") == 0
 
 
-@as_quiet_as_stock
+@pytest.mark.usefixtures("as_quiet_as_stock")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_a_thread_that_ends_with_a_lease_gives_back(
     engine: Engine, witness: PostgresWitness, deed: Callable[[Session], Any]
@@ -412,23 +382,21 @@ def test_a_thread_that_ends_with_a_lease_gives_back(
     assert witness.count("forgotten") == 0
 
 
-@pytest.fixture(params=["asyncpg", "psycopg_async"])
+@pytest.fixture(params=DRIVERS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A budget of two."""
     async with world_of(request.param, request, tmp_path, "process") as world:
         yield world
 
 
+@pytest.mark.usefixtures("as_quiet_as_stock")
 @pytest.mark.parametrize(("deed", "cycle"), [(read, True), (write, False), (stream, True), (escape, False)])
 async def test_a_forgotten_async_session_gives_back(world: World, deed: Callable[[Session], Any], cycle: bool) -> None:
-    # As with stock: a connection that is found by the collector is dropped with a warning.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(5):
-            await _forget(world, deed, cycle)
-            gc.collect()
-            await asyncio.sleep(0)
-        assert await world.faults(Deed("forgotten", may_commit=False)) == []
+    for _ in range(5):
+        await _forget(world, deed, cycle)
+        gc.collect()
+        await asyncio.sleep(0)
+    assert await world.faults(Deed("forgotten", may_commit=False)) == []
 
 
 async def _forget(world: World, deed: Callable[[Session], Any], cycle: bool) -> None:
@@ -438,7 +406,8 @@ async def _forget(world: World, deed: Callable[[Session], Any], cycle: bool) -> 
         session.sync_session.info["itself"] = [session, kept]
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async"])
+@pytest.mark.usefixtures("as_quiet_as_stock")
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("deed", [read, write])
 def test_a_loop_that_was_closed_costs_no_place(
     witness: PostgresWitness, postgres_url: URL, driver: str, deed: Callable[[Session], Any]
@@ -453,16 +422,14 @@ def test_a_loop_that_was_closed_costs_no_place(
         max_overflow=0,
         **key,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(3):
-            asyncio.run(_leave(engine, deed))
-            gc.collect()
-        assert asyncio.run(_count_after(engine)) == 0
-        gate = engine.sync_engine.pool.gate  # type: ignore[attr-defined]
-        assert _is_whole(gate), repr(gate)
-        asyncio.run(engine.dispose())
+    for _ in range(3):
+        asyncio.run(_leave(engine, deed))
         gc.collect()
+    assert asyncio.run(_count_after(engine)) == 0
+    gate = engine.sync_engine.pool.gate  # type: ignore[attr-defined]
+    assert _is_whole(gate), repr(gate)
+    asyncio.run(engine.dispose())
+    gc.collect()
     assert becomes(lambda: not witness.states())
 
 

@@ -14,14 +14,16 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, TextClause, create_engine, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from headgate import LeaseError, LeasePool, Overloaded
@@ -30,6 +32,7 @@ from headgate.lab.postgres import EmbeddedPostgres
 from .failing_world import INSERT, READ, Deed, World, world_of
 from .witness import PostgresWitness, async_becomes, becomes
 
+pytestmark = pytest.mark.usefixtures("collected")
 POSTGRESQL = ("asyncpg", "psycopg_async")
 SESSIONS = 20_000 if os.environ.get("HEADGATE_SOAK") == "1" else 300
 DRIVER_ERRORS = (asyncpg.InterfaceError, asyncpg.PostgresError, AsyncAdapt_asyncpg_dbapi.Error, OSError)
@@ -40,15 +43,26 @@ _numbers = itertools.count()
 @pytest.fixture(params=POSTGRESQL)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A budget of four."""
-    async with world_of(request.param, request, tmp_path, f"server{next(_numbers)}", connections=4) as world:
+    name = f"server{next(_numbers)}"
+    async with world_of(request.param, request, tmp_path, name, connections=4) as world, nothing_left(world):
         yield world
-        assert await world.faults(Deed("nobody", kills=True)) == []
 
 
 def witness_of(world: World) -> PostgresWitness:
     """Who can also kill."""
     assert isinstance(world.witness, PostgresWitness)
     return world.witness
+
+
+@asynccontextmanager
+async def nothing_left(world: World) -> AsyncIterator[None]:
+    """All is well afterwards; if not, no lock outlives the test that failed, or every later one would wait for it."""
+    yield
+    try:
+        assert await world.faults(Deed("nobody", kills=True)) == []
+    except BaseException:
+        witness_of(world).kill()
+        raise
 
 
 def kill(world: World, state: str | None = None) -> None:
@@ -68,9 +82,25 @@ def locked(world: World) -> Iterator[None]:
         yield
 
 
-async def until_active(world: World) -> None:
-    """A statement of the application is in flight."""
-    assert await async_becomes(lambda: witness_of(world).states()["active"])
+@asynccontextmanager
+async def in_flight(
+    world: World, session: AsyncSession, statement: TextClause, **values: str
+) -> AsyncIterator[asyncio.Task[Any]]:
+    """The statement has arrived and waits for the table; that a backend is active proves nothing: it may be set up."""
+    with locked(world):
+        task = asyncio.create_task(session.execute(statement, values))
+        try:
+            assert await async_becomes(lambda: is_waiting(world))
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def is_waiting(world: World) -> bool:
+    """A backend of the application waits for a lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
+    return bool(witness_of(world).ask(waiting, world.application))
 
 
 async def test_a_reader_does_not_notice_that_its_warm_connection_was_killed(world: World) -> None:
@@ -116,9 +146,7 @@ async def test_killed_idle_connections_are_replaced_unnoticed(world: World) -> N
 async def test_a_read_in_flight_that_is_killed_is_not_repeated(world: World) -> None:
     async with world.session() as session:
         await session.execute(ALL)
-        with locked(world):
-            reading = asyncio.create_task(session.execute(ALL))
-            await until_active(world)
+        async with in_flight(world, session, ALL) as reading:
             kill(world, "active")
             # Repeated, it would wait for the lock.
             with pytest.raises(DBAPIError):
@@ -129,9 +157,7 @@ async def test_a_read_in_flight_that_is_killed_is_not_repeated(world: World) -> 
 
 async def test_a_write_in_flight_that_is_killed_is_not_repeated(world: World) -> None:
     async with world.session() as session:
-        with locked(world):
-            writing = asyncio.create_task(session.execute(INSERT, {"id": "in flight", "note": ""}))
-            await until_active(world)
+        async with in_flight(world, session, INSERT, id="in flight", note="") as writing:
             kill(world, "active")
             with pytest.raises(DBAPIError):
                 await asyncio.wait_for(writing, 5)
@@ -315,7 +341,7 @@ def test_random_kills_lose_and_double_nothing_sync(postgres_url: URL, sync_witne
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[EmbeddedPostgres]:
     """A server that may be ended, frozen and misconfigured."""
-    with EmbeddedPostgres(max_connections=40) as server:
+    with EmbeddedPostgres(max_connections=40, settings={"lock_timeout": "10s"}) as server:
         yield server
 
 
@@ -325,10 +351,12 @@ async def on_fragile(request: pytest.FixtureRequest, fragile: EmbeddedPostgres) 
     witness = PostgresWitness(fragile.url(), f"fragile{next(_numbers)}")
     url = fragile.url(driver=request.param)
     world = World(request.param, url, witness.application, witness, 4, {"pool_timeout": 0.3})
-    yield world
-    assert await world.faults(Deed("nobody", kills=True)) == []
-    await world.close()
-    witness.close()
+    try:
+        async with nothing_left(world):
+            yield world
+    finally:
+        await world.close()
+        witness.close()
 
 
 async def test_a_restart_is_survived_by_everything_but_open_transactions(
@@ -340,10 +368,12 @@ async def test_a_restart_is_survived_by_everything_but_open_transactions(
     await warm.execute(ALL)
     await pinned.execute(INSERT, {"id": "before the restart", "note": ""})
     fragile.end()
-    with pytest.raises((DBAPIError, OSError)):
-        await warm.execute(ALL)
-    await warm.rollback()
-    fragile.restart()
+    try:
+        with pytest.raises((DBAPIError, OSError)):
+            await warm.execute(ALL)
+        await warm.rollback()
+    finally:
+        fragile.restart()
     await warm.execute(ALL)
     with pytest.raises(DBAPIError):
         await pinned.commit()
@@ -357,28 +387,37 @@ async def test_a_restart_is_survived_by_everything_but_open_transactions(
     witness.ask("TRUNCATE deed")
 
 
-async def test_a_commit_that_is_killed_after_it_has_happened_is_not_repeated(on_fragile: World) -> None:
-    world, witness = on_fragile, witness_of(on_fragile)
+@contextmanager
+def absent_standby(witness: PostgresWitness) -> Iterator[None]:
+    """Every commit but the witness's own happens and waits for a standby that never answers."""
     witness.ask("SET synchronous_commit = local")
     _reconfigure(witness, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "nobody")
-    async with world.session() as session:
-        await session.execute(INSERT, {"id": "committed, unanswered", "note": ""})
-        committing = asyncio.create_task(session.commit())
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        assert await async_becomes(lambda: witness.ask(waiting))
-        kill(world, "active")
-        [outcome] = await asyncio.gather(committing, return_exceptions=True)
-        # asyncpg hears a warning and a COMMIT before the end; both answers are true.
-        assert outcome is None or isinstance(outcome, DBAPIError)
-    _reconfigure(witness, "ALTER SYSTEM RESET synchronous_standby_names", "")
-    assert witness.count("committed, unanswered") == 1
-    witness.ask("TRUNCATE deed")
+    try:
+        yield
+    finally:
+        _reconfigure(witness, "ALTER SYSTEM RESET synchronous_standby_names", "")
 
 
 def _reconfigure(witness: PostgresWitness, statement: str, becomes_: str) -> None:
     witness.ask(statement)
     witness.ask("SELECT pg_reload_conf()")
     assert becomes(lambda: witness.ask("SHOW synchronous_standby_names") == [(becomes_,)])
+
+
+async def test_a_commit_that_is_killed_after_it_has_happened_is_not_repeated(on_fragile: World) -> None:
+    world, witness = on_fragile, witness_of(on_fragile)
+    with absent_standby(witness):
+        async with world.session() as session:
+            await session.execute(INSERT, {"id": "committed, unanswered", "note": ""})
+            committing = asyncio.create_task(session.commit())
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            assert await async_becomes(lambda: witness.ask(waiting))
+            kill(world, "active")
+            [outcome] = await asyncio.gather(committing, return_exceptions=True)
+            # asyncpg hears a warning and a COMMIT before the end; both answers are true.
+            assert outcome is None or isinstance(outcome, DBAPIError)
+    assert witness.count("committed, unanswered") == 1
+    witness.ask("TRUNCATE deed")
 
 
 async def test_a_frozen_server_refuses_on_time_and_all_is_well_afterwards(
