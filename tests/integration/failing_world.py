@@ -24,6 +24,8 @@ ASYNC_DRIVERS = ("asyncpg", "psycopg_async", "aiosqlite")
 INSERT = text("INSERT INTO deed (id, note) VALUES (:id, :note)")
 READ = text("SELECT count(*) FROM deed WHERE id = :id")
 
+LINE_END = "\n"
+
 
 @dataclass(slots=True)
 class Deed:
@@ -108,7 +110,7 @@ class World:
             async with asyncio.timeout(3):
                 await self.fill()
         except Exception as error:  # whatever keeps the budget from being used in full is the finding
-            found.append(f"budget not whole: {type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}")
+            found.append(f"budget not whole: {type(error).__name__}: {str(error).partition(LINE_END)[0][:200]}")
         return found + await self._faults_of_server()
 
     def _faults_of_pool(self) -> list[str]:
