@@ -42,8 +42,15 @@ soak-sqlmodel: $(READY)
 	$(BIN)/python tests/soak/sqlmodel_suite.py
 
 soak-differential: $(READY)
-	@echo "== random programs, stock and leased"
-	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout 0 tests/contract/test_differential.py
+	@echo "== random programs, stock and leased: two drivers at a time, progress in .soak/differential-*.log"
+	$(MAKE) --keep-going --jobs 2 $(addprefix soak-differential-,psycopg_async asyncpg psycopg aiosqlite pysqlite)
+
+soak-differential-%: $(READY)
+	@mkdir -p .soak
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -X faulthandler -m pytest --timeout 0 \
+		"tests/contract/test_differential.py::test_no_program_can_tell_the_difference[$*]" > .soak/differential-$*.log 2>&1 \
+		|| { tail -n 80 .soak/differential-$*.log; exit 1; }
+	@grep "^differential" .soak/differential-$*.log | tail -n 1
 
 soak-proof: $(READY)
 	@echo "== statements judged reads, run against PostgreSQL and SQLite"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 
 from .differential.arms import DRIVERS, POSTGRESQL
 from .differential.differences import DIFFERENCES, Difference
@@ -24,6 +24,8 @@ PROGRAMS = max(200, settings().max_examples)
 
 IS_SOAK = PROGRAMS >= 10_000
 STEPS = 24 if IS_SOAK else 12
+PROGRESS = 500
+"""Programs between two lines of a soak's log."""
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "runtime.md"
 
@@ -37,6 +39,10 @@ def test_no_program_can_tell_the_difference(
     url = request.getfixturevalue("postgres_url") if driver in POSTGRESQL else None
     stage = Stage(driver, url, tmp_path)
 
+    def tell(*lines: str) -> None:
+        with capsys.disabled():
+            print(f"\ndifferential {driver}:", *lines, flush=True)
+
     @settings(
         max_examples=PROGRAMS,
         deadline=None,
@@ -45,14 +51,17 @@ def test_no_program_can_tell_the_difference(
     )
     @given(program=programs(driver, STEPS))
     def play(program: Program) -> None:
-        stage.try_out(program)
+        assume(stage.try_out(program))
+        if IS_SOAK and stage.tally.programs % PROGRESS == 0:
+            tell(stage.tally.line())
 
     try:
         play()
     finally:
         stage.close()
-        with capsys.disabled():
-            print(f"\ndifferential {driver}: {stage.programs} programs, {stage.steps} steps")
+        tell(stage.tally.line(), *([f"\n{stage.tally.table()}"] if IS_SOAK else []))
+    assert stage.tally.programs >= PROGRAMS
+    assert stage.tally.long_programs == stage.tally.programs or not IS_SOAK
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.sentence[:30])

@@ -13,6 +13,7 @@ from headgate import AsyncLeasePool, LeasePool
 from headgate.gate import Gate
 
 from .grounds import ArmName, Ground
+from .mends import reset_to
 
 POSTGRESQL = ("psycopg", "psycopg_async", "asyncpg")
 DRIVERS = (*POSTGRESQL, "pysqlite", "aiosqlite")
@@ -79,6 +80,8 @@ class Arm:
             options["isolation_level"] = isolation.level
         engine = self._create(url, options)
         self._listen(engine, isolation)
+        if isolation.source == "listener":
+            reset_to(engine, isolation.level)
         return engine
 
     def _create(self, url: Any, options: dict[str, Any]) -> Engine:

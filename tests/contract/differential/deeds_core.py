@@ -11,6 +11,8 @@ from .models import Audit, Author, Book, Tag
 from .player import Player
 from .steps import BOOLEANS, CONNECTION, KEY, NAME, NUMBER, deed
 
+BACKEND = text("SELECT pg_backend_pid()")
+
 
 @deed("core", connection=CONNECTION)
 def core_select(player: Player, connection: int) -> Any:
@@ -209,6 +211,19 @@ def raw_connection(player: Player, end: str) -> Any:
 @deed("rare", connection=CONNECTION)
 def core_invalidate(player: Player, connection: int) -> Any:
     player.connection(connection).invalidate()
+
+
+@deed("rare", "postgresql", connection=CONNECTION, writes=BOOLEANS)
+def core_invalidate_backend(player: Player, connection: int, writes: bool) -> Any:
+    """Which server process: one as long as the transaction writes; what is invalidated ends, another one follows."""
+    known = player.connection(connection)
+    if writes:
+        known.execute(insert(Audit.__table__), {"note": "invalidated"})
+    before, still = (known.scalar(BACKEND) for _ in range(2))
+    known.invalidate()
+    has_ended = before in player.arm.vanishing
+    known.rollback()
+    return [before == still, has_ended, known.scalar(BACKEND) == before]
 
 
 @deed("rare", connection=CONNECTION, commits=BOOLEANS)

@@ -99,7 +99,7 @@ def select_exists(player: Player, session: int, name: str) -> Any:
 
 @deed("read", session=SESSION, key=KEY)
 def scalar_one(player: Player, session: int, key: int) -> Any:
-    return player.session(session).scalars(select(Author).where(Author.id >= key)).one()
+    return player.session(session).scalars(select(Author).where(Author.id >= key).order_by(Author.id)).one()
 
 
 @deed("read", session=SESSION, name=NAME)

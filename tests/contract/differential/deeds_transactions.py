@@ -50,6 +50,15 @@ def invalidate(player: Player, session: int) -> Any:
     player.session(session).invalidate()
 
 
+@deed("rare end", "postgresql", session=SESSION)
+def invalidate_backend(player: Player, session: int) -> Any:
+    """Has the server process ended that a session was invalidated on, and does another one follow?"""
+    known = player.session(session)
+    before = known.scalar(text("SELECT pg_backend_pid()"))
+    known.invalidate()
+    return [before in player.arm.vanishing, known.scalar(text("SELECT pg_backend_pid()")) == before]
+
+
 @deed("transaction", session=SESSION)
 def begin(player: Player, session: int) -> Any:
     player.session(session).begin()

@@ -21,7 +21,7 @@ ARMS: tuple[ArmName, ArmName] = ("stock", "leased")
 LOCK_TIMEOUT_MS = 15
 """Two sessions of one program share a thread: whoever would wait for the other gets an error instead, in both arms."""
 
-TRUNCATE_AFTER = 250
+TRUNCATE_AFTER = 10
 """Programs between two truncations: deleting is ten times as fast, but leaves dead rows behind."""
 
 VANISH_TIMEOUT_S = 5.0
@@ -34,6 +34,8 @@ class Sight:
 
     content: str
     held: str
+    writing: int
+    """Transactions that have written."""
     aborted: frozenset[int] = field(default=frozenset(), compare=False)
     """Backends whose transaction has failed and waits for its rollback."""
 
@@ -61,6 +63,10 @@ class Ground(Protocol):
 
     def await_vanishing(self, backends: Collection[int]) -> None:
         """Wait until the server has let go of connections that were closed without a farewell."""
+        ...
+
+    def connected(self, arm: ArmName) -> list[int]:
+        """The backends that serve an arm."""
         ...
 
     def left_open(self) -> list[str]:
@@ -99,12 +105,16 @@ class PostgresGround:
         self._roles: dict[tuple[ArmName, str], str] = {}
         self._resets = 0
         plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._observer = psycopg.connect(plain, autocommit=True, prepare_threshold=None)
+        # A lock that a program has left behind is an error of the next reset, not a hang.
+        self._observer = psycopg.connect(plain, autocommit=True, prepare_threshold=None, options="-clock_timeout=5s")
         self._writers = {arm: psycopg.connect(plain, autocommit=True, options=self._options(arm)) for arm in ARMS}
         for arm in ARMS:
             self._build(arm)
         self._reset = "; ".join(self._reset_arm(arm) for arm in ARMS)
-        self._look = f"{BACKENDS} {' UNION ALL '.join(self._look_at(arm) for arm in ARMS)}"
+        self._glance = f"{BACKENDS} {' UNION ALL '.join(self._glance_at(arm) for arm in ARMS)}"
+        self._read = f"SELECT pg_current_snapshot()::text, {', '.join(self._read_rows(arm) for arm in ARMS)}"
+        self._snapshot = ""
+        self._rows: dict[ArmName, str] = {}
 
     def _build(self, arm: ArmName) -> None:
         self._observer.execute(f"DROP SCHEMA IF EXISTS {arm} CASCADE; CREATE SCHEMA {arm}")  # type: ignore[call-overload]
@@ -134,13 +144,20 @@ class PostgresGround:
         return "; ".join([f"SET LOCAL search_path = {arm}", *deletes, *SEED, *sequences])
 
     @staticmethod
-    def _look_at(arm: ArmName) -> str:
-        tables = [f"(SELECT string_agg(t::text, ';' ORDER BY t::text) FROM {arm}.{table} t)" for table in TABLES]
-        sequences = [f"(SELECT last_value || is_called::text FROM {arm}.{name})" for name in (*SEQUENCES, "ticket")]
+    def _glance_at(arm: ArmName) -> str:
+        # Neither sequences nor locks belong to a snapshot.
+        sequences = [f"coalesce(pg_sequence_last_value('{arm}.{name}'), 0)" for name in (*SEQUENCES, "ticket")]
         # The lock is let go of when the statement ends.
-        locks = f"pg_try_advisory_xact_lock(hashtext('{arm}'), 1)"
-        content = f"concat_ws(' | ', {', '.join((*tables, *sequences))})"
-        return f"SELECT {content}, {locks} || ' ' || writing, aborted FROM backends WHERE arm = '{application(arm)}'"
+        held = f"pg_try_advisory_xact_lock(hashtext('{arm}'), 1)::text, writing"
+        return (
+            f"SELECT pg_current_snapshot()::text, concat_ws(' ', {', '.join(sequences)}), {held}, aborted "
+            f"FROM backends WHERE arm = '{application(arm)}'"
+        )
+
+    @staticmethod
+    def _read_rows(arm: ArmName) -> str:
+        tables = [f"(SELECT string_agg(t::text, ';' ORDER BY t::text) FROM {arm}.{table} t)" for table in TABLES]
+        return f"concat_ws(' | ', {', '.join(tables)})"
 
     def url(self, arm: ArmName, role: str | None) -> URL:
         """Where to connect; ``role`` is the default isolation of the role to connect as."""
@@ -180,11 +197,15 @@ class PostgresGround:
         self._observer.execute(self._reset)  # type: ignore[call-overload]
 
     def look(self) -> dict[ArmName, Sight]:
-        """Both arms in one statement: nothing can happen between."""
-        rows = self._observer.execute(self._look, prepare=True).fetchall()  # type: ignore[call-overload]
+        """Both arms at once; rows are read again only under a new snapshot, as the same one shows the same rows."""
+        glances = self._observer.execute(self._glance, prepare=True).fetchall()  # type: ignore[call-overload]
+        if glances[0][0] != self._snapshot:
+            read = self._observer.execute(self._read, prepare=True).fetchone()  # type: ignore[call-overload]
+            assert read is not None
+            self._snapshot, self._rows = read[0], dict(zip(ARMS, read[1:], strict=True))
         return {
-            arm: Sight(content, held, frozenset(aborted or ()))
-            for arm, (content, held, aborted) in zip(ARMS, rows, strict=True)
+            arm: Sight(f"{self._rows[arm]} | {sequences}", held, writing, frozenset(aborted or ()))
+            for arm, (_, sequences, held, writing, aborted) in zip(ARMS, glances, strict=True)
         }
 
     def write(self, arm: ArmName, statement: str) -> str:
@@ -193,7 +214,7 @@ class PostgresGround:
             cursor = self._writers[arm].execute(statement)  # type: ignore[call-overload]
         except psycopg.Error as error:
             self._writers[arm].rollback()  # of a failed lock's transaction
-            return f"refused {error.sqlstate}"
+            return f"refused {error.sqlstate}: {error.diag.message_primary}"
         return f"{cursor.rowcount} rows"
 
     def lock(self, arm: ArmName, table: str) -> str:
@@ -207,6 +228,11 @@ class PostgresGround:
         while backends and self._observer.execute(query, [list(backends)]).fetchone() != (0,):
             assert time.monotonic() < deadline, "the server keeps connections that have been closed"
             time.sleep(0.001)
+
+    def connected(self, arm: ArmName) -> list[int]:
+        """The backends that serve an arm."""
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+        return [row[0] for row in self._observer.execute(query, [application(arm)])]
 
     def left_open(self) -> list[str]:
         """The transactions that are still open: arm and state."""
@@ -270,7 +296,11 @@ class SqliteGround:
 
     def look(self) -> dict[ArmName, Sight]:
         """Both arms, one after the other."""
-        return {arm: Sight(self._content(other), self._lock_state(other)) for arm, other in self._others.items()}
+        return {arm: self._look_at(other) for arm, other in self._others.items()}
+
+    def _look_at(self, other: sqlite3.Connection) -> Sight:
+        held = self._lock_state(other)
+        return Sight(self._content(other), held, int(held == self.WRITING))
 
     @staticmethod
     def _content(other: sqlite3.Connection) -> str:
@@ -304,6 +334,10 @@ class SqliteGround:
 
     def await_vanishing(self, backends: Collection[int]) -> None:
         """A file that is closed is closed."""
+
+    def connected(self, arm: ArmName) -> list[int]:
+        """SQLite has no backends."""
+        return []
 
     def left_open(self) -> list[str]:
         """The transactions that are still open, read or write."""

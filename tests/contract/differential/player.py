@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Connection, Engine, Row, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, Row, Transaction, event, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction, with_loader_criteria
@@ -43,11 +43,15 @@ PASSING = re.compile(
 numbers of sessions."""
 
 
+REFUSED_COMMIT = re.compile("database is locked|could not serialize")
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What a program could see after a step; every field must be the same on both arms."""
 
     outcome: Any
+    failed: bool
     warned: list[str]
     events: list[str]
     sessions: list[Any]
@@ -63,18 +67,19 @@ class Moment:
 
 
 class _Order:
-    """Numbers the states of objects as they come up, the same way on both arms.
+    """Numbers what sets are made of as it comes up, the same way on both arms.
 
-    SQLAlchemy keeps them in sets, whose order would else be that of their addresses, and with it that of events,
-    of some statements and sometimes even of what a flush does.
+    SQLAlchemy keeps the states of objects, and a session's connections, in sets, whose order would else be that of
+    their addresses, and with it that of events, of some statements, of the commits of several connections (of which
+    SQLite refuses one while another reads), and sometimes even of what a flush does.
     """
 
     numbers = count()
 
-    def hash_of(self, state: Any) -> int:
-        number: int | None = state.__dict__.get("_number")
+    def hash_of(self, known: Any) -> int:
+        number: int | None = known.__dict__.get("_number")
         if number is None:
-            number = state.__dict__["_number"] = next(self.numbers)
+            number = known.__dict__["_number"] = next(self.numbers)
         return number
 
 
@@ -83,9 +88,11 @@ _order = _Order()
 
 @contextmanager
 def sets_in_order() -> Iterator[None]:
-    """While programs run, sets of states iterate in the same order on both arms."""
+    """While programs run, sets of states and of connections iterate in the same order on both arms."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InstanceState, "__hash__", lambda state: _order.hash_of(state))
+        for kind in (InstanceState, Connection):
+            patch.setattr(kind, "__hash__", lambda known: _order.hash_of(known))
+        patch.setattr(Transaction, "__hash__", lambda known: _order.hash_of(known.connection))
         yield
 
 
@@ -103,7 +110,7 @@ class Player:
         self.arm = arm
         self.setting = setting
         self.commit_was_refused = False
-        """Somebody else's lock stood against a COMMIT, which only SQLite's do."""
+        """Somebody else's lock stood against a COMMIT, or what somebody else had committed."""
         self.events: list[str] = []
         self._numbers = count()
         self.objects: list[Any] = []
@@ -113,8 +120,12 @@ class Player:
         self.savepoints: dict[int, list[SessionTransaction]] = {0: [], 1: []}
         self.results: dict[int, Any] = {}
         self.begun: dict[int, list[Connection]] = {0: [], 1: [], 2: []}
-        arm.watch = self
+        self._come_on()
         self.sessions = [self._open_first(), self._open(1, bind=self.engine())]
+
+    def _come_on(self) -> None:
+        self.arm.watch = self
+        _order.numbers = self._numbers
 
     # sessions and connections
 
@@ -208,32 +219,35 @@ class Player:
 
     def take(self, step: Step) -> Moment:
         """Run one step and tell what could be seen."""
-        self.arm.watch = self
+        self._come_on()
         self.events = []
-        _order.numbers = self._numbers
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            outcome = self.perform(step)
+            outcome, failed = self._perform(step)
         told = [PASSING.sub("…", str(one.message)) for one in warned if issubclass(one.category, SAWarning)]
-        return self._moment(outcome, told)
+        return self._moment(outcome, failed, told)
 
     def perform(self, step: Step) -> Any:
         """Run one step; an error is an outcome like any other."""
+        return self._perform(step)[0]
+
+    def _perform(self, step: Step) -> tuple[Any, bool]:
         try:
-            return self.render(self.run(step))
+            return self.render(self.run(step)), False
         except Exception as error:
-            return self.render(error)
+            return self.render(error), True
 
     def run(self, step: Step) -> Any:
         """Run one step; errors leave it."""
         return deed_of(step).run(self, **dict(step.arguments))
 
-    def _moment(self, outcome: Any, warned: list[str]) -> Moment:
+    def _moment(self, outcome: Any, failed: bool, warned: list[str]) -> Moment:
         for session in self.sessions:
             for known in (*sorted(session.identity_map.values(), key=_identity), *session.new):
                 self.meet(known)
         return Moment(
             outcome=outcome,
+            failed=failed,
             warned=warned,
             events=self.events,
             sessions=[_describe_session(session, self.meet) for session in self.sessions],
@@ -271,7 +285,7 @@ class Player:
         """The engine's event of an error; a COMMIT has no statement."""
         original = type(context.original_exception).__name__
         self.note(f"handle_error {original} {context.is_disconnect} {context.statement}")
-        if context.statement is None and "locked" in str(context.original_exception):
+        if context.statement is None and REFUSED_COMMIT.search(str(context.original_exception)):
             self.commit_was_refused = True
 
     def session_event(self, name: str, session: WatchedSession, *args: Any) -> None:

@@ -1,0 +1,51 @@
+"""Flaws of stock and of drivers that would make chance decide between the arms, mended on both alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
+
+
+def reset_to(engine: Engine, level: str) -> None:
+    """Let a connection's own isolation be reset to what the engine's ``connect`` listener has set.
+
+    Stock resets it to its default and so leaves connections of two kinds in the pool; which of them a program gets
+    would decide what it sees.
+    """
+    dialect: Any = engine.dialect
+
+    def reset(dbapi: Any) -> None:
+        if dialect.name == "sqlite":
+            dbapi.isolation_level = None  # the ``begin`` recipe
+        else:
+            dialect.set_isolation_level(dbapi, level)
+
+    dialect.reset_isolation_level = reset
+
+
+@contextmanager
+def failed_streams_end() -> Iterator[None]:
+    """Let asyncpg end what it began on the server for a stream that it then refuses outside a transaction.
+
+    It prepares the statement without a Sync, so that the server's connection goes back to the pool inside an implicit
+    transaction that holds the statement's locks; whoever gets it next meets an error or not.
+    """
+    original = AsyncAdapt_asyncpg_cursor._prepare_and_execute
+
+    async def execute(cursor: Any, operation: Any, parameters: Any) -> Any:
+        try:
+            return await original(cursor, operation, parameters)
+        except Exception:
+            raw = cursor._connection
+            if cursor.server_side and not raw.is_closed() and not raw.is_in_transaction():
+                await raw.execute("")
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsyncAdapt_asyncpg_cursor, "_prepare_and_execute", execute)
+        yield
