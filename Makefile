@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: lab test unit contract integration browser soak soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures matrix check fix clean
+.PHONY: lab test unit contract integration browser soak soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload matrix check fix clean
 
 lab: $(READY)  ## the published experiments, stock beside Headgate
 	$(BIN)/headgate lab --quick
@@ -31,7 +31,7 @@ browser: $(READY)
 
 soak: $(READY)  ## what takes too long for every change; goes on after a failure, logs in .soak/
 	$(PYTEST) -q tests/soak
-	$(MAKE) --keep-going soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures
+	$(MAKE) --keep-going soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload
 
 soak-sqlalchemy: $(READY)
 	@echo "== SQLAlchemy's own tests, over its pools and over ours"
@@ -59,6 +59,10 @@ soak-proof: $(READY)
 soak-failures: $(READY)
 	@echo "== cancellation at every await, kills, forks, hooks: in full, with their tables"
 	HEADGATE_SOAK=1 $(PYTEST) -s --timeout 0 $(wildcard tests/integration/test_failure_*.py)
+
+soak-overload: $(READY)
+	@echo "== overload, a minute a load; nothing else may run meanwhile, report in .soak/overload/"
+	HEADGATE_SOAK=1 $(PYTEST) -s --timeout 0 tests/soak/test_overload_minutes.py
 
 matrix: $(READY)  ## unit, house and contract tests over every Python and SQLAlchemy, as far as the machine has them
 	$(BIN)/python tests/soak/matrix.py

@@ -20,10 +20,12 @@ from headgate.lab.results import (
     Machine,
     Mode,
     PathResult,
+    PointResult,
     Prediction,
     Published,
     Run,
     Stack,
+    Usage,
 )
 
 Row = tuple[float, float, bool]
@@ -33,7 +35,7 @@ PING_SOURCE = "fastapi-sqlalchemy-slowness"
 
 
 def sample_run(mode: Mode = "full") -> Run:
-    """Experiments ``ping`` and ``sleep`` as the lab might have found them; one arm of ``ping`` is void."""
+    """Three experiments as the lab might have found them; an arm of ``ping`` and a point of ``overload`` are void."""
     scale = 0.1 if mode == "quick" else 1.0
     return Run(
         schema_version=SCHEMA_VERSION,
@@ -51,7 +53,7 @@ def sample_run(mode: Mode = "full") -> Run:
             postgresql="18.0",
             load_average=0.12,
         ),
-        experiments=(_ping(mode, scale), _sleep(mode, scale)),
+        experiments=(_ping(mode, scale), _sleep(mode, scale), _overload(mode, scale)),
         complete=True,
         notes=("No free-threaded Python was found: that arm of «modes» was left out.",),
     )
@@ -376,6 +378,132 @@ def _ping_published(arm: _PingArm) -> Published | None:
 
 
 # ---- simulation ----
+
+
+# ---- overload ----
+
+
+@dataclass(frozen=True, slots=True)
+class _OverloadArm:
+    """``shares`` are the goodputs at 1, 2, 5 and 10 times capacity, as shares of it."""
+
+    name: str
+    title: str
+    stack: Stack
+    group: str
+    shares: tuple[float, float, float, float]
+    p50: float
+    refused_in: float | None
+    pinged: float
+
+
+_WORK, _READS = "pg_sleep(0.05)", "three reads with 50 ms between"
+_CAPACITIES = {_WORK: 288.0, _READS: 57.0}
+_OVERLOAD_ARMS = (
+    _OverloadArm("stock", "SQLAlchemy’s defaults", "stock", _WORK, (0.98, 0.33, 0.09, 0.08), 0.74, None, 0.15),
+    _OverloadArm("tuned", "pool_timeout tuned, 503", "stock", _WORK, (0.98, 0.97, 0.88, 0.62), 0.29, 0.251, 0.7),
+    _OverloadArm("headgate", "defaults", "headgate", _WORK, (0.99, 0.98, 0.96, 0.91), 0.062, 0.004, 1.0),
+    _OverloadArm("stock", "SQLAlchemy’s defaults", "stock", _READS, (0.97, 0.31, 0.07, 0.04), 0.81, None, 1.0),
+    _OverloadArm("headgate", "defaults", "headgate", _READS, (1.0, 1.52, 1.49, 1.44), 0.28, 0.003, 1.0),
+)
+
+
+def _overload(mode: Mode, scale: float) -> ExperimentResult:
+    multiples = (2.0, 10.0) if mode == "quick" else (1.0, 2.0, 5.0, 10.0)
+    arms = tuple(_overload_arm(arm, multiples, 10 * scale) for arm in _OVERLOAD_ARMS)
+    return ExperimentResult(
+        name="overload",
+        question="What happens above capacity?",
+        source="Asynchronous IO and Back Pressure",
+        explanation="A queue that grows with every second makes each answer later than the one before.",
+        scaled=mode == "quick",
+        parameters={"wanted_s": 1.0, "sleep: capacity": "288.0/s, stock 0.97 of 15 connections ÷ 0.0505 s"},
+        arms=(*arms, _recovery(scale)),
+        findings=(Finding("Stock collapses", holds=True, evidence="2×: 95/s, 33%, n 5,760"),),
+        verdict="void: At 2× / 10× of what it can (288/s), goodput is: stock 33% / 8%, Headgate 98% / 91%.",
+        passed=False,
+    )
+
+
+def _overload_arm(arm: _OverloadArm, multiples: tuple[float, ...], seconds: float) -> ArmResult:
+    shares = dict(zip((1.0, 2.0, 5.0, 10.0), arm.shares, strict=True))
+    runs = 3 if arm.group == _WORK and seconds == 10 else 1
+    points = tuple(
+        _point(arm, multiple, run, shares[multiple], seconds) for multiple in multiples for run in range(1, runs + 1)
+    )
+    return ArmResult(
+        name=f"{arm.name}-{'sleep' if arm.group == _WORK else 'three-reads'}",
+        title=arm.title,
+        stack=arm.stack,
+        setup="asyncpg, one uvicorn worker",
+        parameters={"path": "/sleep"} | ({"pool_timeout_s": 0.25} if arm.name == "tuned" else {}),
+        paths=(),
+        published=None,
+        prediction=None,
+        connections=None,
+        lateness=points[-1].lateness,
+        generator_cpu=0.2,
+        checks=(),
+        figures=(Figure("goodput at 2× with pool_timeout_s = 0.25", 279.0, "req/s"),) if arm.name == "tuned" else (),
+        group=arm.group,
+        points=points,
+    )
+
+
+def _point(arm: _OverloadArm, multiple: float, run: int, share: float, seconds: float) -> PointResult:
+    capacity = _CAPACITIES[arm.group]
+    requests = round(multiple * capacity * seconds)
+    good = min(requests, round(share * (0.97 + 0.015 * run) * capacity * seconds))
+    late = round(0.1 * good) if arm.refused_in is None and multiple > 1 else 0
+    refused = requests - good - late if arm.refused_in else 0
+    pings = round(20 * seconds)
+    pinged = pings if multiple < 10 else round(arm.pinged * pings)
+    late_generator = arm.name == "stock" and multiple == 10 and arm.group == _WORK and run == 1
+    return PointResult(
+        multiple=multiple,
+        run=run,
+        capacity=capacity,
+        duration=seconds,
+        offered_rate=requests / seconds,
+        achieved_rate=requests / seconds,
+        requests=requests,
+        good=good,
+        late=late,
+        refused=refused,
+        failed=requests - good - late - refused,
+        goodput=good / seconds,
+        answered=_distribution([arm.p50 * (0.9 + 0.2 * index / (good + late)) for index in range(good + late)]),
+        refusals=_distribution([(arm.refused_in or 0) * (1 + index / refused) for index in range(refused)]),
+        ping_requests=pings,
+        pings=_distribution([0.002 * multiple] * pinged),
+        usage=Usage(0.03 * multiple, min(0.99, 0.2 * multiple), 0.12, 88 << 20, round((88 + 9 * multiple) * 2**20)),
+        limit="the service’s core" if multiple >= 5 else "no processor",
+        lateness=_distribution([0.0002, 0.0121 if late_generator else 0.0004]),
+        checks=(Check("lateness", not late_generator, "p99 12.1 ms, wanted at most 5 ms"),),
+        attempts=3 if late_generator else 1,
+    )
+
+
+def _recovery(scale: float) -> ArmResult:
+    rng = random.Random("overload")
+    seconds = 20 * scale
+    starts = [index / 40 for index in range(round(seconds * 40))]
+    rows = _serve(starts, 15, 0.05, 1.0, rng, noise=0.02)
+    return ArmResult(
+        name="headgate-recovery",
+        title="defaults: 10× for 20 s, then 0.5×",
+        stack="headgate",
+        setup="asyncpg, one uvicorn worker",
+        parameters={"path": "/sleep", "runs": 1},
+        paths=(_path_result("/sleep", rows, 40.0, seconds, error="timeout"),),
+        published=None,
+        prediction=None,
+        connections=None,
+        lateness=_distribution([0.0002, 0.0004]),
+        generator_cpu=0.2,
+        checks=(Check("lateness", True, "p99 0.4 ms, wanted at most 5 ms"),),
+        figures=(Figure("good again after", 0.5, "s"),),
+    )
 
 
 def _serve(

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import headgate.lab.run
+import headgate.lab.trial
 from headgate.cli.main import main
 from headgate.lab.connection import connect
 from headgate.lab.environment import clean_environment
@@ -70,7 +71,7 @@ def test_a_run_of_sleep_leaves_results_report_and_tables(
     tiny = sleep.Scale(sleep_s=0.3, duration_s=0.5, timeout_s=1.2)
     monkeypatch.setattr(sleep, "SCALES", {"quick": tiny})
     monkeypatch.setattr(sleep, "REQUESTS", 120)
-    monkeypatch.setattr(headgate.lab.run, "MAX_RUNS", 1)  # a busy machine must not make this take minutes
+    monkeypatch.setattr(headgate.lab.trial, "MAX_RUNS", 1)  # a busy machine must not make this take minutes
     assert main(["lab", "sleep", "--output", str(tmp_path)]) == 0
 
     run = load_run(tmp_path)
@@ -106,12 +107,12 @@ def test_a_run_of_sleep_leaves_results_report_and_tables(
 def test_a_run_of_ping_needs_no_postgres(tmp_path: Path) -> None:
     """And its tables may go into a pipe whose reader has seen enough, as with «| head -1»."""
     program = (
-        "import sys, headgate.lab.run as lab\n"
+        "import sys, headgate.lab.run as lab, headgate.lab.trial as trial\n"
         "from headgate.lab.experiments import ping\n"
         "from headgate.cli.main import main\n"
         "def refuse(*a, **k): raise AssertionError('PostgreSQL was started')\n"
         "lab.EmbeddedPostgres = refuse\n"
-        "lab.MAX_RUNS = 1\n"
+        "trial.MAX_RUNS = 1\n"
         "ping.SCALES = {'quick': ping.Scale(rows=2000, sleep_s=0.2)}\n"
         "sys.exit(main(sys.argv[1:]))"
     )

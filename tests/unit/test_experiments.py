@@ -5,14 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
-from headgate.lab.experiment import Arm, Experiment, accept_answer, conclude, predict
+from headgate.errors import LabError
+from headgate.lab.experiment import (
+    Arm,
+    Course,
+    Experiment,
+    Measurement,
+    Outcome,
+    Trial,
+    accept_answer,
+    conclude,
+    fold_arm,
+    predict,
+)
 from headgate.lab.experiments import EXPERIMENTS, ping, sleep
 from headgate.lab.report.reading import compare_figures, is_void
 from headgate.lab.results import ArmResult, Check, ConnectionStates, Mode
-from headgate.lab.run import run_until_valid
+from headgate.lab.run import follow
+from headgate.lab.trial import run_until_valid
 from headgate.load.sample import Sample
 from headgate.load.summary import lateness, summarize_paths
 
@@ -104,9 +118,11 @@ def test_answers_are_compared_as_values() -> None:
 # Running again.
 
 
-def arm_results(*valid: bool) -> Iterator[ArmResult]:
+def measurements(*valid: bool) -> Iterator[Measurement]:
     arm = arms_of(sleep.EXPERIMENT)["async-inside"]
-    return (result_of(arm, {sleep.ASYNC_INSIDE: [2.0]}, ok=ok) for ok in valid)
+    samples = [_sample(sleep.ASYNC_INSIDE, 0, 2.0)]
+    checks = ((Check("lateness", ok, "made up"),) for ok in valid)
+    return (Measurement(Trial(arm, arm.load), samples, {sleep.ASYNC_INSIDE: 2.0}, None, 0.1, each) for each in checks)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +130,37 @@ def arm_results(*valid: bool) -> Iterator[ArmResult]:
     [((True,), 1, False), ((False, True), 2, False), ((False, False, True), 3, False), ((False,) * 4, 3, True)],
 )
 def test_a_void_arm_is_repeated_twice_then_shown_as_void(valid: tuple[bool, ...], runs: int, void: bool) -> None:
-    results = arm_results(*valid)
+    results = measurements(*valid)
     said: list[int] = []
-    result = run_until_valid(lambda: next(results), on_repeat=lambda _, run: said.append(run))
+    result = fold_arm(run_until_valid(lambda: next(results), on_repeat=lambda _, run: said.append(run)))
     assert result.parameters["runs"] == runs
     assert said == list(range(2, runs + 1)), "each repetition is told"
     assert is_void(result) == void
+
+
+def test_a_course_is_sent_what_its_trials_measured_and_is_closed_if_one_fails() -> None:
+    arm = arms_of(sleep.EXPERIMENT)["async-inside"]
+    ended = []
+
+    def course() -> Course:
+        try:
+            first = yield Trial(arm, arm.load, "first")
+            second = yield Trial(arm, arm.load, f"after {first.trial.label}")
+        finally:
+            ended.append(True)
+        return Outcome([fold_arm(second)], {"seen": second.trial.label})
+
+    def measure(trial: Trial) -> Measurement:
+        return replace(next(measurements(True)), trial=trial)
+
+    assert follow(course(), measure).parameters == {"seen": "after first"}
+
+    def fail(trial: Trial) -> Measurement:
+        raise LabError("no")
+
+    with pytest.raises(LabError):
+        follow(course(), fail)
+    assert ended == [True, True]
 
 
 # sleep.
@@ -150,7 +191,7 @@ def sleep_results(
 
 
 def conclude_sleep(results: Sequence[ArmResult]) -> tuple[bool, list[bool], str]:
-    answer = conclude(sleep.EXPERIMENT, sleep.EXPERIMENT.plan("full", 2), results)
+    answer = conclude(sleep.EXPERIMENT, sleep.EXPERIMENT.plan("full", 2), Outcome(results))
     return answer.passed, [finding.holds for finding in answer.findings], answer.verdict
 
 
@@ -244,7 +285,7 @@ def ping_results(
 
 
 def conclude_ping(results: Sequence[ArmResult]) -> tuple[bool, list[bool]]:
-    answer = conclude(ping.EXPERIMENT, ping.EXPERIMENT.plan("full", 2), results)
+    answer = conclude(ping.EXPERIMENT, ping.EXPERIMENT.plan("full", 2), Outcome(results))
     return answer.passed, [finding.holds for finding in answer.findings]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import NullPool, QueuePool
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from starlette.exceptions import HTTPException
 
 from headgate import AsyncLeasePool, LeasePool
-from headgate.lab.apps import ping, sleep
+from headgate.lab.apps import overload, ping, sleep
 from headgate.lab.results import Stack
 
 
@@ -51,3 +54,39 @@ def test_headgate_ping_has_the_budget_it_was_told() -> None:
     _, async_engine = ping.make_engines(ping_settings("headgate", 2))
     assert isinstance(async_engine.pool, AsyncLeasePool)
     assert async_engine.pool.gate.connections == 2
+
+
+async def test_a_semaphore_lets_as_many_in_as_there_are_connections_and_refuses_the_next() -> None:
+    get_session = overload.stock_session(async_sessionmaker(), 0.0)
+    inside = [get_session() for _ in range(overload.CONNECTIONS)]
+    for session in inside:
+        await anext(session)
+    with pytest.raises(HTTPException) as refusal:
+        await anext(get_session())
+    assert refusal.value.status_code == 503
+    await inside[0].aclose()
+    newcomer = get_session()
+    await anext(newcomer)
+    for session in (newcomer, *inside[1:]):
+        await session.aclose()
+
+
+async def test_without_a_semaphore_nobody_waits_for_a_session() -> None:
+    get_session = overload.stock_session(async_sessionmaker(), None)
+    inside = [get_session() for _ in range(overload.CONNECTIONS + 1)]
+    for session in inside:
+        await anext(session)
+        await session.aclose()
+
+
+def test_only_the_tuned_rival_answers_a_pool_timeout_with_503() -> None:
+    settings = {"url": "postgresql://nobody@127.0.0.1:1/none", "stack": "stock"}
+    assert PoolTimeoutError in overload.create_app({**settings, "refuses": True}).exception_handlers
+    assert PoolTimeoutError not in overload.create_app(settings).exception_handlers
+
+
+@pytest.mark.parametrize("stack", ["stock", "headgate"])
+def test_both_stacks_serve_the_same_paths(stack: Stack) -> None:
+    app = overload.create_app({"url": "postgresql://nobody@127.0.0.1:1/none", "stack": stack})
+    paths = {getattr(route, "path", "") for route in app.routes}
+    assert {"/ping", "/sleep", "/compute", "/update", "/three-reads"} <= paths

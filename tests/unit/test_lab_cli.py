@@ -48,15 +48,18 @@ def test_version_does_not_load_what_only_the_lab_needs() -> None:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ping", "sleep"]
+    assert [line.split()[0] for line in lines] == ["ping", "sleep", "overload"]
     assert all(line.endswith("?") for line in lines)
 
 
 def test_an_unknown_experiment_gets_close_names_and_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = fail(capsys, "lab", "slep")
     assert code == 2
-    assert line == "headgate: there is no experiment 'slep'; did you mean sleep? choose from ping, sleep\n"
-    assert fail(capsys, "lab", "xyz") == (2, "headgate: there is no experiment 'xyz'; choose from ping, sleep\n")
+    assert line == "headgate: there is no experiment 'slep'; did you mean sleep? choose from ping, sleep, overload\n"
+    assert fail(capsys, "lab", "xyz") == (
+        2,
+        "headgate: there is no experiment 'xyz'; choose from ping, sleep, overload\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from headgate.lab.report.charts import (
     thin_points,
     thinning_limit,
 )
+from headgate.lab.report.goodput import goodput_data, group_points
 from headgate.lab.results import PathResult, Run
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
@@ -89,7 +90,7 @@ def test_refusing_quickly_is_not_answering_quickly() -> None:
 
 
 def test_few_curves_share_a_chart_and_many_have_one_a_path() -> None:
-    ping, sleep = sample_run().experiments
+    ping, sleep, _ = sample_run().experiments
     assert [group.title for group in group_curves(sleep)] == [""]
     paths = {path.path for arm in ping.arms for path in arm.paths}
     assert {group.title for group in group_curves(ping)} == paths
@@ -116,7 +117,7 @@ def test_scales_hold_every_point() -> None:
 
 
 def test_panels_to_be_compared_share_their_scale() -> None:
-    ping, sleep = chart_data(sample_run())
+    ping, sleep, _ = chart_data(sample_run())
     assert len({panel["scales"]["latency"] for panel in sleep["panels"]}) == 1
     results = [path for arm in sample_run().experiments[0].arms for path in arm.paths]
     of_pings = {
@@ -153,3 +154,30 @@ def test_json_on_the_page_holds_no_markup(hostile: str) -> None:
 def test_json_refuses_what_browsers_cannot_read() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_json([float("nan")])
+
+
+def test_goodput_is_drawn_as_a_share_of_capacity_with_its_spread() -> None:
+    *_, overload = chart_data(sample_run())
+    work, reads = overload["goodputs"]
+    assert work["x"] == reads["x"] == [1, 2, 5, 10]
+    stock, _, ours = work["curves"]
+    assert ours["y"][0] == pytest.approx(0.99, abs=0.01)
+    assert all(low <= y <= high for low, y, high in zip(ours["low"], ours["y"], ours["high"], strict=True))
+    assert ours["low"][3] < ours["high"][3], "three runs"
+    assert reads["curves"][0]["low"] == reads["curves"][0]["high"], "one run"
+    assert (stock["void"], ours["dash"], bool(stock["dash"])) == ([False] * 4, (), True)
+
+
+def test_a_point_without_a_valid_run_is_marked() -> None:
+    *_, overload = chart_data(sample_run("quick"))
+    assert overload["goodputs"][0]["curves"][0]["void"] == [False, True]
+
+
+def test_an_arm_that_missed_a_load_leaves_a_gap() -> None:
+    experiment = sample_run().experiments[2]
+    first, *rest = experiment.arms
+    short = replace(first, points=tuple(point for point in first.points if point.multiple != 5))
+    [group, _] = group_points(replace(experiment, arms=(short, *rest)))
+    data = goodput_data(group)
+    assert data["x"] == [1, 2, 5, 10]
+    assert data["curves"][0]["y"][2] is None

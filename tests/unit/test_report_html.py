@@ -177,7 +177,7 @@ def test_a_full_run_bears_no_badge() -> None:
 
 def test_a_scaled_experiment_is_marked_even_in_a_full_run() -> None:
     run = sample_run("full")
-    first, second = run.experiments
+    first, second, _ = run.experiments
     page = parse(render_html(replace(run, experiments=(first, replace(second, scaled=True)))))
     scaled, plain = page.find("section", id="experiment-1")[0], page.find("section", id="experiment-0")[0]
     assert all("scaled parameters" in caption.text for caption in scaled.find("caption"))
@@ -230,7 +230,7 @@ def test_failed_checks_come_first() -> None:
     page = page_of("full")
     assert page.find("h2")[0].text == "Why a result may not be believed"
     [table] = page.find("table", class_="doubts")
-    assert "2 failed of 27 checks" in table.text
+    assert "3 failed of 72 checks" in table.text
     assert "p99 12.1 ms, wanted at most 5 ms" in table.text
 
 
@@ -247,6 +247,36 @@ def test_a_void_arm_is_never_decisive() -> None:
     page = parse(render_html(change_arm(sample_run("full"), 1, 4, checks=failed)))
     decisive = page.find("table", class_="decisive")
     assert "leased session" not in decisive[1].text
+
+
+def test_a_void_point_is_struck_through_and_its_arm_is_not() -> None:
+    page = page_of("quick")
+    table = page.find("table", class_="arms points")[0]
+    stock = table.find("tbody")[0]
+    assert "void" not in stock.attributes["class"].split()
+    twice, tenfold = stock.find("tr")
+    assert not twice.find("s")
+    assert len(tenfold.find("s")) == 10
+    assert tenfold.find("span", class_="void-tag")
+
+
+def test_every_load_says_what_was_offered_achieved_and_used_up() -> None:
+    rows = [
+        row
+        for table in page_of("full").find("table", class_="arms points")
+        for row in table.find("tr")
+        if row.find("td")
+    ]
+    assert len(rows) == 20
+    for row in rows:
+        assert re.search(r"offered [\d.,]+/s\s*achieved [\d.,]+/s", row.text), row.text
+        assert re.search(r"(no processor|core)\s*service [\d.]+ %, server [\d.]+ %, generator", row.text), row.text
+
+
+def test_arms_under_several_loads_have_no_row_among_those_under_one() -> None:
+    [section] = page_of("full").find("section", id="experiment-2")
+    [table] = section.find("table", class_="arms")
+    assert [title.text for title in table.find("span", class_="arm-title")] == ["defaults: 10× for 20 s, then 0.5×"]
 
 
 def test_an_interrupted_run_says_so_first() -> None:
@@ -356,7 +386,7 @@ def test_chart_data_is_json_that_holds_no_markup() -> None:
     [data] = page_of("full").find("script", id="report-data")
     text = "".join(data.pieces)
     assert not re.search("[<>&\u2028\u2029]", text)
-    assert len(json.loads(text)) == 2
+    assert len(json.loads(text)) == 3
 
 
 def test_vendored_files_are_what_their_list_says() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import runpy
 from dataclasses import replace
 from functools import cache
@@ -58,19 +59,37 @@ def test_fits_its_width(mode: str, width: int, encoding: str) -> None:
 
 def test_failing_checks_come_first_and_verdicts_last() -> None:
     lines = printed(sample_run("full"), width=100).splitlines()
-    assert lines[0] == "Why a result may not be believed: 2 failed checks"
-    assert [line[:8] for line in lines[-3:]] == ["✗ ping: ", "  did no", "✓ sleep:"]
+    assert lines[0] == "Why a result may not be believed: 3 failed checks"
+    assert [line[:8] for line in lines[-5:-1]] == ["✗ ping: ", "  did no", "✓ sleep:", "✗ overlo"]
 
 
 def test_quick_marks_every_measured_column_and_explains_the_mark() -> None:
     text = printed(sample_run("quick"), width=120)
     headings = [line.split() for line in text.splitlines() if line.startswith("arm ")]
-    assert len(headings) == 2
+    assert len(headings) == 3
     for _, *names in headings:
         unmarked = [name for name in names if not name.endswith("≈") and name not in {"published", "idle"}]
         assert unmarked == []
-    assert text.count("≈: scaled down by --quick") == 2
-    assert text.count("[scaled parameters]") == 2
+    assert text.count("≈: scaled down by --quick") == 4
+    assert " ".join(text.split()).count("[scaled parameters]") == 3
+
+
+@pytest.mark.parametrize(("width", "columns"), [(120, 11), (100, 8), (80, 8)])
+def test_loads_have_offered_and_sent_rates_beside_their_goodput(width: int, columns: int) -> None:
+    lines = printed(sample_run("quick"), width=width).splitlines()
+    headings = [line for line in lines if line.startswith("load ")]
+    assert len(headings) == 2, "one table a kind of work"
+    assert all(len(re.findall("≈", heading)) == columns for heading in headings)
+    assert all({"offered≈", "sent≈", "good≈", "n≈"} <= set(heading.split()) for heading in headings)
+
+
+def test_the_runs_of_a_load_are_one_line_and_a_void_one_does_not_count() -> None:
+    lines = printed(sample_run("full"), width=120).splitlines()
+    assert sum(line.startswith("  10× ") for line in lines) == 5
+    assert not any(line.startswith("  10× ") and "(" in line for line in lines), "two runs of that load are valid"
+    assert any(
+        line.startswith("  10× ") and "(" in line for line in printed(sample_run("quick"), width=120).splitlines()
+    )
 
 
 def test_a_full_run_bears_no_mark() -> None:
@@ -105,7 +124,7 @@ def test_ascii_keeps_the_meaning_of_its_signs() -> None:
     text = printed(sample_run("full"), width=100, encoding="ascii")
     assert "19.03 -0.2 %" in text
     assert "->" in text
-    assert "?" not in text.replace("database?", "").replace("cost?", "")
+    assert "?" not in text.replace("database?", "").replace("cost?", "").replace("capacity?", "")
 
 
 def test_an_interrupted_run_says_so_first() -> None:

@@ -243,9 +243,9 @@ def _run_experiments(options: LabOptions, *, strict: bool) -> int:
 
 
 def _is_proved(result: Run) -> bool:
-    from headgate.lab.report.reading import is_void
+    from headgate.lab.report.reading import has_void
 
-    return all(experiment.passed and not any(map(is_void, experiment.arms)) for experiment in result.experiments)
+    return all(experiment.passed and not any(map(has_void, experiment.arms)) for experiment in result.experiments)
 
 
 def _make_console(*, stderr: bool = False) -> Console:

@@ -44,6 +44,18 @@ def fold_samples(samples: Sequence[Sample]) -> ConnectionStates:
     )
 
 
+def look_once(url: URL) -> ConnectionStates:
+    """Return what the client connections of a database do now. Raises psycopg.OperationalError."""
+    with connect(url, application_name=APPLICATION_NAME) as connection:
+        return fold_samples([(0.0, *_count_states(connection))])
+
+
+def _count_states(connection: psycopg.Connection[Any]) -> tuple[int, int, int]:
+    row = connection.execute(_QUERY, [APPLICATION_NAME]).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
 def next_due_ns(now_ns: int, start_ns: int, interval_ns: int) -> int:
     """Return the first moment after ``now_ns`` on the grid that begins at ``start_ns``."""
     return start_ns + ((now_ns - start_ns) // interval_ns + 1) * interval_ns
@@ -115,9 +127,7 @@ class ActivityObserver:
         if self._connection is None:
             self._connection = self._connect()
         taken_ns = self._clock() - self._start_ns
-        row = self._connection.execute(_QUERY, [APPLICATION_NAME]).fetchone()
-        assert row is not None
-        self._samples.append((round(taken_ns / 1e9, 3), row[0], row[1], row[2]))
+        self._samples.append((round(taken_ns / 1e9, 3), *_count_states(self._connection)))
 
     def _disconnect(self) -> None:
         if self._connection is not None:

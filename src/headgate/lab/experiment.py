@@ -1,17 +1,33 @@
-"""What an experiment is: a question, arms that are run to answer it, and an answer worked out from the results."""
+"""What an experiment is: a question, trials of its arms, and an answer worked out from the results.
+
+A course asks for one trial after the other and is sent what each measured, so a later load may depend on earlier
+results. Most experiments try each arm of their plan once, under the arm's own load.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy.engine import URL
 
 from headgate.ceilings import Ceiling, binding_constraint
-from headgate.lab.report.reading import is_void
-from headgate.lab.results import ArmResult, ExperimentResult, Finding, Mode, Prediction, Published, Stack
+from headgate.lab.report.reading import has_void
+from headgate.lab.results import (
+    ArmResult,
+    Check,
+    ConnectionStates,
+    ExperimentResult,
+    Finding,
+    Mode,
+    Prediction,
+    Published,
+    Stack,
+)
 from headgate.load.pacer import Schedule
+from headgate.load.sample import Sample
+from headgate.load.summary import lateness, summarize_paths
 from headgate.load.target import Accept
 
 Value = str | int | float | bool | None
@@ -53,6 +69,7 @@ class Arm:
     :ivar warm_up: paths requested one after the other before the load, so that no arm pays for its first
         connection, its dialect's first questions or its routes' first use.
     :ivar ceilings: every constraint that may bind, from what the warm-up took; empty if none is known.
+    :ivar limit_concurrency: uvicorn's option of that name.
     """
 
     name: str
@@ -65,6 +82,81 @@ class Arm:
     warm_up: tuple[str, ...]
     ceilings: Callable[[Holds], Sequence[Ceiling]]
     published: Published | None = None
+    limit_concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which cores each part of a trial may run on; empty for any."""
+
+    generator: tuple[int, ...] = ()
+    service: tuple[int, ...] = ()
+    server: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Seconds of a load after which the database server is frozen, and for how long."""
+
+    after_s: float
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An arm once under one load, in a service of its own.
+
+    :ivar label: tells the trials of an arm apart, in progress and logs; empty if there is but one.
+    :ivar probe: only what its warm-up takes is wanted, so it is not repeated if its checks fail.
+    :ivar metered: measure processors and memory instead of watching the connections, and end the service at once.
+    """
+
+    arm: Arm
+    load: Load
+    label: str = ""
+    probe: bool = False
+    metered: bool = False
+    cores: Cores = field(default_factory=Cores)
+    freeze: Freeze | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the service and the server had used by then: CPU seconds; the service's resident memory.
+
+    :ivar at_ns: after the start of the load.
+    """
+
+    at_ns: int
+    service_cpu_s: float
+    server_cpu_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a trial left behind; every time counts from the start of its load.
+
+    :ivar connections: as watched during the load; after a freeze, what they did when all was answered.
+    :ivar readings: in order, the first from before the load; empty unless the trial is metered.
+    :ivar frozen_ns: when the server was frozen and when it was let go, where it was.
+    :ivar attempts: how often the trial was run until its checks passed.
+    """
+
+    trial: Trial
+    samples: Sequence[Sample] = field(repr=False)
+    holds: Holds
+    connections: ConnectionStates | None
+    generator_cpu: float
+    checks: tuple[Check, ...]
+    readings: tuple[Reading, ...] = field(default=(), repr=False)
+    frozen_ns: tuple[int, int] | None = None
+    attempts: int = 1
+
+    @property
+    def valid(self) -> bool:
+        """Whether all checks passed."""
+        return all(check.ok for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +166,18 @@ class Plan:
     scaled: bool
     parameters: Parameters
     arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a course found: the arms, and parameters that only measuring could tell."""
+
+    arms: Sequence[ArmResult]
+    parameters: Parameters = field(default_factory=dict)
+
+
+Course = Generator[Trial, Measurement, Outcome]
+"""Asks for trials, is sent what each measured, and returns what became of the arms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +192,34 @@ Results = Mapping[str, ArmResult]
 """Results of all arms by the arm's name."""
 
 
+def try_each_arm(plan: Plan, may_freeze: bool) -> Course:
+    """Try every arm of the plan once, under its own load."""
+    results = []
+    for arm in plan.arms:
+        measured = yield Trial(arm, arm.load)
+        results.append(fold_arm(measured))
+    return Outcome(results)
+
+
+def fold_arm(measured: Measurement) -> ArmResult:
+    """Return the figures of an arm that was tried once."""
+    arm, samples = measured.trial.arm, measured.samples
+    return ArmResult(
+        name=arm.name,
+        title=arm.title,
+        stack=arm.stack,
+        setup=arm.setup,
+        parameters={**arm.parameters, "runs": measured.attempts},
+        paths=summarize_paths(samples),
+        published=arm.published,
+        prediction=predict(arm, measured.holds),
+        connections=measured.connections,
+        lateness=lateness(samples),
+        generator_cpu=measured.generator_cpu,
+        checks=measured.checks,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """A published claim, to be run again.
@@ -97,6 +229,7 @@ class Experiment:
     :ivar plan: the plan for a mode on a machine with so many cores.
     :ivar prepare: makes the data and returns settings that all services share.
     :ivar judge: the answer, as a function of parameters and results alone.
+    :ivar course: what is tried, in which order; told whether the server is the lab's own and may be frozen.
     """
 
     name: str
@@ -108,6 +241,7 @@ class Experiment:
     plan: Callable[[Mode, int], Plan]
     prepare: Callable[[Plan, URL | None], Mapping[str, Value]]
     judge: Callable[[Parameters, Results], Answer]
+    course: Callable[[Plan, bool], Course] = try_each_arm
 
 
 def predict(arm: Arm, holds: Holds) -> Prediction | None:
@@ -133,18 +267,19 @@ def accept_answer(answer: object) -> Accept:
     return accept
 
 
-def conclude(experiment: Experiment, plan: Plan, results: Sequence[ArmResult]) -> ExperimentResult:
-    """Return the experiment's result; one void arm makes its verdict void."""
-    answer = experiment.judge(plan.parameters, {result.name: result for result in results})
-    void = any(map(is_void, results))
+def conclude(experiment: Experiment, plan: Plan, outcome: Outcome) -> ExperimentResult:
+    """Return the experiment's result; one void arm or point makes its verdict void."""
+    parameters = {**plan.parameters, **outcome.parameters}
+    answer = experiment.judge(parameters, {result.name: result for result in outcome.arms})
+    void = any(map(has_void, outcome.arms))
     return ExperimentResult(
         name=experiment.name,
         question=experiment.question,
         source=experiment.source,
         explanation=experiment.explanation,
         scaled=plan.scaled,
-        parameters=plan.parameters,
-        arms=tuple(results),
+        parameters=parameters,
+        arms=tuple(outcome.arms),
         findings=answer.findings,
         verdict=f"void: {answer.verdict}" if void else answer.verdict,
         passed=not void and all(finding.holds for finding in answer.findings),

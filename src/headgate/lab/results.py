@@ -56,8 +56,64 @@ class ConnectionStates:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a load took of the machine while it was offered: processors in cores, memory in bytes.
+
+    :ivar memory_start: the service's resident memory before the load; ``memory_peak`` likewise, at its highest.
+    """
+
+    generator_cpu: float
+    service_cpu: float
+    server_cpu: float
+    memory_start: int
+    memory_peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointResult:
+    """One load of an arm that was put under several: what was offered, and what became of it.
+
+    Every request is good (correct, within the wanted time of its intended start), late (correct, but later),
+    refused (503 or 429) or failed (anything else, no answer included).
+
+    :ivar multiple: the offered rate ÷ ``capacity``; ``run`` counts the repetitions of a point from 1.
+    :ivar duration: of the schedule; ``goodput`` is good ÷ ``duration``.
+    :ivar achieved_rate: requests really sent per second.
+    :ivar answered: latency of good and late answers; ``refusals`` of those refused.
+    :ivar pings: latency of the answers of ``/ping``, which needs no database; ``ping_requests`` were sent.
+    :ivar limit: what was used up, in words.
+    :ivar attempts: how often it was run until its checks passed.
+    """
+
+    multiple: float
+    run: int
+    capacity: float
+    duration: float
+    offered_rate: float
+    achieved_rate: float
+    requests: int
+    good: int
+    late: int
+    refused: int
+    failed: int
+    goodput: float
+    answered: Distribution
+    refusals: Distribution
+    ping_requests: int
+    pings: Distribution
+    usage: Usage
+    limit: str
+    lateness: Distribution
+    checks: tuple[Check, ...]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One variant of an experiment: one server, one load."""
+    """One variant of an experiment: one server under one load (``paths``) or under several (``points``).
+
+    :ivar group: what its points are to be compared with: the points of all arms of that group.
+    """
 
     name: str
     title: str
@@ -72,6 +128,8 @@ class ArmResult:
     generator_cpu: float
     checks: tuple[Check, ...]
     figures: tuple[Figure, ...] = ()
+    group: str = ""
+    points: tuple[PointResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

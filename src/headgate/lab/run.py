@@ -1,11 +1,11 @@
-"""Runs experiments: one server, then for each arm a service of its own, a warm-up, the load, the checks."""
+"""Runs experiments: one server, then every trial that each experiment's course asks for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,39 +13,22 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 from rich.console import Console
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from headgate.errors import LabError
-from headgate.lab.activity import ActivityObserver
-from headgate.lab.experiment import Arm, Ask, Experiment, Plan, Value, accept_answer, conclude, predict
+from headgate.lab.experiment import Arm, Course, Experiment, Measurement, Outcome, Plan, Trial, conclude
 from headgate.lab.external_postgres import ExternalPostgres
 from headgate.lab.machine import describe_machine, usable_cores
 from headgate.lab.postgres import EmbeddedPostgres, Postgres
 from headgate.lab.progress import LabProgress
-from headgate.lab.report.reading import is_void
-from headgate.lab.results import (
-    SCHEMA_VERSION,
-    ArmResult,
-    ExperimentResult,
-    Machine,
-    Mode,
-    Run,
-)
+from headgate.lab.results import SCHEMA_VERSION, ExperimentResult, Machine, Mode, Run
 from headgate.lab.service import Service
-from headgate.load import driver, pacer
-from headgate.load.checks import check_load
-from headgate.load.driver import LoadPlan, LoadResult
+from headgate.lab.trial import MAX_RUNS, Site, make_service, prepare_site, run_trial, run_until_valid
 from headgate.load.pacer import NS_PER_S
-from headgate.load.summary import lateness, summarize_paths
-from headgate.load.target import Target
 from headgate.version import __version__
 
 LOGS = "logs"
 """Folder in the output directory for what the services of a run print."""
-
-MAX_RUNS = 3
-"""How often an arm is run at most until its checks pass; after that it is shown as void."""
 
 BUSY_LOAD = 0.5
 """A load average per core, at the start, above which a run says that the machine was not idle."""
@@ -63,14 +46,6 @@ class LabOptions:
     mode: Mode
     output: Path
     database: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the arms of one experiment run: settings that all services share, and the database to watch."""
-
-    settings: Mapping[str, Value]
-    url: URL | None
 
 
 def run_lab(options: LabOptions, console: Console, *, clock: Callable[[], int] = time.monotonic_ns) -> Run:
@@ -122,32 +97,22 @@ def open_server(experiments: Sequence[Experiment], database: str | None) -> Iter
             raise LabError(f"PostgreSQL does not answer any more: {cause}; run the lab again") from None
 
 
-def prepare_site(experiment: Experiment, plan: Plan, server: Postgres | None) -> Site:
-    """Make the experiment's data, on ``server`` in a database of its own, which goes with the server's block."""
-    url = None
-    if experiment.needs_postgres:
-        assert server is not None
-        url = server.url(server.create_database())
-    return Site(experiment.prepare(plan, url), url)
-
-
-def make_service(experiment: Experiment, arm: Arm, site: Site, *, log: Path, port: int = 0) -> Service:
-    """Return the service of an arm, not yet started."""
-    return Service(experiment.factory, {**arm.configuration, **site.settings}, log=log, port=port)
-
-
 @contextmanager
 def serve_arm(options: LabOptions, arm: Arm, port: int) -> Iterator[Service]:
     """Serve an arm of the one experiment in ``options`` as it is served under load. Raises LabError."""
     [experiment] = options.experiments
     with open_server(options.experiments, options.database) as server, TemporaryDirectory() as logs:
-        site = prepare_site(experiment, experiment.plan(options.mode, usable_cores()), server)
+        site = _prepare(experiment, experiment.plan(options.mode, usable_cores()), server)
         with make_service(experiment, arm, site, log=Path(logs, f"{arm.name}.log"), port=port) as service:
             yield service
 
 
+def _prepare(experiment: Experiment, plan: Plan, server: Postgres | None) -> Site:
+    return prepare_site(partial(experiment.prepare, plan), server if experiment.needs_postgres else None)
+
+
 class _Runner:
-    """Runs the arms of one experiment, one after the other, each in a service of its own."""
+    """Follows the course of one experiment, one trial after the other, each in a service of its own."""
 
     def __init__(
         self, experiment: Experiment, options: LabOptions, server: Postgres | None, progress: LabProgress
@@ -159,97 +124,40 @@ class _Runner:
         self._plan = experiment.plan(options.mode, usable_cores())
 
     def run(self) -> ExperimentResult:
-        site = prepare_site(self._experiment, self._plan, self._server)
-        results = [
-            run_until_valid(partial(self._run_once, arm, site), on_repeat=partial(self._say_again, arm))
-            for arm in self._plan.arms
-        ]
-        return conclude(self._experiment, self._plan, results)
+        site = _prepare(self._experiment, self._plan, self._server)
+        course = self._experiment.course(self._plan, site.embedded is not None)
+        return conclude(self._experiment, self._plan, follow(course, partial(self._run_trial, site)))
 
-    def _say_again(self, arm: Arm, result: ArmResult, run: int) -> None:
-        reasons = "; ".join(f"{check.name} {check.detail}" for check in result.checks if not check.ok)
-        self._progress.note(f"{self._experiment.name}: {arm.title}: not valid ({reasons}), run {run} of {MAX_RUNS}")
+    def _run_trial(self, site: Site, trial: Trial) -> Measurement:
+        run_once = partial(self._run_once, trial, site)
+        return run_once() if trial.probe else run_until_valid(run_once, on_repeat=self._say_again)
 
-    def _run_once(self, arm: Arm, site: Site) -> ArmResult:
-        log = self._logs / f"{self._experiment.name}-{arm.name}.log"
-        with make_service(self._experiment, arm, site, log=log) as service:
-            holds = {path: _warm_up(arm, path, service, log) for path in dict.fromkeys(arm.warm_up)}
-            with _watch(site.url) as observer:
-                loaded = self._load(arm, service)
-            service.check_running()
-        samples = list(loaded.samples)
-        return ArmResult(
-            name=arm.name,
-            title=arm.title,
-            stack=arm.stack,
-            setup=arm.setup,
-            parameters=arm.parameters,
-            paths=summarize_paths(samples),
-            published=arm.published,
-            prediction=predict(arm, holds),
-            connections=observer.states() if observer else None,
-            lateness=lateness(samples),
-            generator_cpu=loaded.generator_cpu,
-            checks=check_load(
-                samples, planned=loaded.planned, issued=loaded.issued, generator_cpu=loaded.generator_cpu
-            ),
-        )
+    def _say_again(self, measured: Measurement, run: int) -> None:
+        reasons = "; ".join(f"{check.name} {check.detail}" for check in measured.checks if not check.ok)
+        title = _trial_title(measured.trial)
+        self._progress.note(f"{self._experiment.name}: {title}: not valid ({reasons}), run {run} of {MAX_RUNS}")
 
-    def _load(self, arm: Arm, service: Service) -> LoadResult:
-        title = f"Headgate: {arm.title}" if arm.stack == "headgate" else arm.title
-        with self._progress.arm(self._experiment.name, title, total=len(arm.load.schedule)) as update:
-            result = driver.run(
-                LoadPlan(
-                    targets=tuple(_target(ask, service) for ask in arm.load.asks),
-                    schedule=arm.load.schedule,
-                    max_connections=arm.load.max_connections,
-                    timeout_s=arm.load.timeout_s,
-                ),
-                on_progress=lambda progress: update(progress.finished),
-            )
-            update(len(result.samples))
-        return result
+    def _run_once(self, trial: Trial, site: Site) -> Measurement:
+        name = "-".join(filter(None, (self._experiment.name, trial.arm.name, trial.label.replace(" ", "-"))))
+        log = self._logs / f"{name}.log"
+        service = make_service(self._experiment, trial.arm, site, log=log)
+        show = partial(self._progress.arm, self._experiment.name, _trial_title(trial), total=len(trial.load.schedule))
+        return run_trial(trial, service, site, log=log, show=show)
 
 
-def run_until_valid(run_once: Callable[[], ArmResult], *, on_repeat: Callable[[ArmResult, int], None]) -> ArmResult:
-    """Run an arm again while its checks fail, ``MAX_RUNS`` times at most; the result's parameters say how often.
-
-    The checks look at the generator alone, so this favours no result.
-    """
-    result, runs = run_once(), 1
-    while is_void(result) and runs < MAX_RUNS:
-        runs += 1
-        on_repeat(result, runs)
-        result = run_once()
-    return replace(result, parameters={**result.parameters, "runs": runs})
-
-
-def _target(ask: Ask, service: Service) -> Target:
-    return Target(ask.path, service.url + ask.path, accept=accept_answer(ask.answer))
+def follow(course: Course, run_trial: Callable[[Trial], Measurement]) -> Outcome:
+    """Run every trial a course asks for and return what it makes of them."""
+    try:
+        trial = next(course)
+        while True:
+            trial = course.send(run_trial(trial))
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
+    finally:
+        course.close()
 
 
-def _warm_up(arm: Arm, path: str, service: Service, log: Path) -> float:
-    """Request a path as often as the arm wants, one at a time; return the fastest answer in seconds."""
-    ask = next(ask for ask in arm.load.asks if ask.path == path)
-    plan = LoadPlan(
-        targets=(_target(ask, service),),
-        schedule=pacer.in_turn(pacer.burst(1), 1),
-        timeout_s=arm.load.timeout_s,
-    )
-    took_ns = []
-    for _ in range(arm.warm_up.count(path)):
-        [sample] = driver.run(plan).samples
-        if not sample.success:
-            cause = sample.error or f"status {sample.status}"
-            raise LabError(f"arm {arm.name}: {path} does not work before any load ({cause}); see its log {log}")
-        took_ns.append(sample.latency_ns)
-    return min(took_ns) / NS_PER_S
-
-
-@contextmanager
-def _watch(url: URL | None) -> Iterator[ActivityObserver | None]:
-    if url is None:
-        yield None
-        return
-    with ActivityObserver(url) as observer:
-        yield observer
+def _trial_title(trial: Trial) -> str:
+    owner = "Headgate: " if trial.arm.stack == "headgate" else ""
+    return f"{owner}{trial.arm.title}" + (f", {trial.label}" if trial.label else "")

@@ -31,6 +31,7 @@ SELECT interval '1 day', date '2020-01-01', timestamp '2020-01-01', timestamp wi
 SELECT time '10:00', jsonb '{}', double precision '1.5', interval '1' day
 SELECT now(), current_timestamp, current_timestamp(3), localtime, current_date, clock_timestamp()
 SELECT current_user, session_user, user, current_catalog, current_setting('x', true)
+SELECT current_setting('app.tenant')::integer, current_setting ( 'search_path' )
 SELECT a AT TIME ZONE 'UTC', b AT TIME ZONE (SELECT zone FROM z), b at time zone $1::varchar FROM t
 SELECT a COLLATE "C", a COLLATE "de_DE" < b FROM t ORDER BY a COLLATE "C" DESC NULLS LAST
 SELECT a IS NULL, a IS NOT NULL, a ISNULL, a NOTNULL, a IS TRUE, a IS NOT DISTINCT FROM 3, a IS DISTINCT FROM (b) FROM t

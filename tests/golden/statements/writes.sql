@@ -24,6 +24,16 @@ SELECT * FROM t, u FOR NO KEY UPDATE OF t, u NOWAIT
 SELECT * FROM t FOR SHARE SKIP LOCKED
 SELECT * FROM t FOR KEY SHARE OF t FOR UPDATE OF u
 SELECT * FROM (SELECT * FROM t FOR UPDATE) AS x
+-- What a setting is within a transaction: the guard's READ ONLY is seen outside.
+SELECT current_setting('transaction_read_only')
+SELECT CURRENT_SETTING ('Transaction_Read_Only', true)::boolean
+SELECT current_setting($1)
+SELECT current_setting(%(name)s::varchar, true)
+SELECT current_setting('transaction_' || 'read' || '_only')
+SELECT * FROM t WHERE a = (SELECT current_setting(name) FROM u)
+SELECT setting FROM pg_settings WHERE name = $1
+SELECT setting FROM pg_catalog.pg_settings WHERE name = 'transaction_read_only'
+WITH s AS (SELECT * FROM "pg_settings" AS p) SELECT * FROM s
 SAVEPOINT sa_savepoint_1
 RELEASE SAVEPOINT sa_savepoint_1
 ROLLBACK TO SAVEPOINT "Sa";

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from headgate.lab.report.goodput import goodput_data, group_points
+from headgate.lab.report.lines import line_style
 from headgate.lab.report.reading import is_void
 from headgate.lab.results import ArmResult, ConnectionStates, ExperimentResult, PathResult, Run
 
@@ -22,13 +24,6 @@ CURVES_IN_ONE_CHART = 8
 _GRID_PER_DECADE = 40
 _LOWEST_LATENCY = 1e-5
 """Logarithmic axes need a floor; nothing that crosses a socket takes less than 10 µs."""
-
-_DASHES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "stock": ((7, 4), (2, 3), (12, 4, 2, 4), (4, 8), (16, 6)),
-    "headgate": ((), (22, 3), (22, 3, 3, 3), (22, 3, 3, 3, 3, 3), (30, 8)),
-}
-_VOID_DASH = (1, 5)
-_SHADES = 3
 
 Point = tuple[float, float, bool]
 
@@ -81,20 +76,12 @@ def _style_curves(arms: Sequence[ArmResult]) -> Iterator[Curve]:
             if not result.requests:
                 continue
             label = f"{arm.title} · {result.path}" if len(arm.paths) > 1 else arm.title
-            yield Curve(label, arm, result, *_line_style(arm, used[arm.stack]))
+            yield Curve(label, arm, result, *line_style(arm, used[arm.stack]))
             used[arm.stack] += 1
 
 
-def _line_style(arm: ArmResult, turn: int) -> tuple[str, tuple[int, ...]]:
-    """Colour and dash of a stack's ``turn``-th line; 15 combinations before one comes again."""
-    if is_void(arm):
-        return "void", _VOID_DASH
-    dashes = _DASHES[arm.stack]
-    return f"{arm.stack}-{turn % _SHADES}", dashes[turn % len(dashes)]
-
-
 def chart_data(run: Run) -> list[dict[str, Any]]:
-    """One entry per experiment: ``distributions``, ``panels`` (one per arm and path), ``scales`` of time."""
+    """One entry per experiment: ``goodputs``, ``distributions``, ``panels`` (by arm and path), ``scales`` of time."""
     limit = thinning_limit(run)
     return [_experiment_data(experiment, limit) for experiment in run.experiments]
 
@@ -115,6 +102,7 @@ def encode_json(value: object) -> str:
 
 def _experiment_data(experiment: ExperimentResult, limit: int) -> dict[str, Any]:
     return {
+        "goodputs": [goodput_data(group) for group in group_points(experiment)],
         "distributions": [_distribution_data(group) for group in group_curves(experiment)],
         "panels": [
             _panel_data(arm, path, limit, with_states=index == 0) | {"scales": _value_scales(experiment.arms, path)}

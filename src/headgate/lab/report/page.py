@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from headgate.lab.report.charts import group_curves, has_many_paths, thinning_limit
+from headgate.lab.report.goodput import group_points
 from headgate.lab.report.reading import (
     FEWEST_FOR_P99,
     LATENCY_STATISTICS,
@@ -17,6 +18,7 @@ from headgate.lab.report.reading import (
     count_checks,
     count_unchecked,
     decisive_arms,
+    has_void,
     is_scaled,
     is_void,
     pick_statistic,
@@ -72,18 +74,20 @@ def _view_experiment(run: Run, experiment: ExperimentResult, index: int, limit: 
     for arm in experiment.arms:
         first_panel = sum(len(view.rows) for view in arms)
         arms.append(_view_arm(arm, columns, first_panel, scaled=scaled, widest=widest, limit=limit))
-    decisive = decisive_arms(experiment)
+    decisive = () if any(arm.points for arm in experiment.arms) else decisive_arms(experiment)
     return ExperimentView(
         result=experiment,
         index=index,
         scaled=scaled,
         columns=columns,
         arms=tuple(arms),
+        single=tuple(view for view in arms if not view.arm.points),
+        groups=group_points(experiment),
         decisive=tuple(view for chosen in decisive for view in arms if view.arm is chosen),
         curves=group_curves(experiment),
         has_connections=any(arm.connections for arm in experiment.arms),
         panels=_group_panels(arms),
-        void_arms=sum(view.void for view in arms),
+        void_arms=sum(has_void(view.arm) for view in arms),
     )
 
 

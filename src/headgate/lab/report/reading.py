@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headgate.lab.report.words import UNIT_FACTORS
-from headgate.lab.results import ArmResult, Check, Distribution, ExperimentResult, Figure, PathResult, Run
+from headgate.lab.results import ArmResult, Check, Distribution, ExperimentResult, Figure, PathResult, PointResult, Run
 
 LATENCY_STATISTICS = ("min", "mean", "p50", "p90", "p95", "p99", "max")
 FEWEST_FOR_P99 = 100
@@ -59,6 +59,16 @@ def is_void(arm: ArmResult) -> bool:
     return any(not check.ok for check in arm.checks)
 
 
+def is_void_point(point: PointResult) -> bool:
+    """A single failed check makes a point void, and its arm's other points stay what they are."""
+    return any(not check.ok for check in point.checks)
+
+
+def has_void(arm: ArmResult) -> bool:
+    """Whether the arm or one of its points is void."""
+    return is_void(arm) or any(map(is_void_point, arm.points))
+
+
 def is_scaled(run: Run, experiment: ExperimentResult) -> bool:
     """Whether the experiment's numbers come from scaled-down parameters."""
     return run.mode == "quick" or experiment.scaled
@@ -75,19 +85,28 @@ def _doubts(run: Run) -> Iterator[Doubt]:
         yield Doubt("whole run", "", Check("complete", ok=False, detail=detail))
     for experiment in run.experiments:
         for arm in experiment.arms:
-            for check in arm.checks:
-                if not check.ok:
-                    yield Doubt(experiment.name, arm.title, check)
+            for where, checks in _checks_of(arm):
+                yield from (Doubt(experiment.name, where, check) for check in checks if not check.ok)
+
+
+def _checks_of(arm: ArmResult) -> Iterator[tuple[str, tuple[Check, ...]]]:
+    """The checks of an arm and of each of its points, with the words for where that is."""
+    yield arm.title, arm.checks
+    for point in arm.points:
+        run = f", run {point.run}" if max(other.run for other in arm.points) > 1 else ""
+        yield f"{arm.group}: {arm.title} at {point.multiple:.3g} ×{run}", point.checks
 
 
 def count_checks(run: Run) -> int:
     """How many checks the run made, its own completeness among them."""
-    return 1 + sum(len(arm.checks) for experiment in run.experiments for arm in experiment.arms)
+    arms = (arm for experiment in run.experiments for arm in experiment.arms)
+    return 1 + sum(len(checks) for arm in arms for _, checks in _checks_of(arm))
 
 
 def count_unchecked(run: Run) -> int:
     """How many arms no check vouches for."""
-    return sum(not arm.checks for experiment in run.experiments for arm in experiment.arms)
+    arms = (arm for experiment in run.experiments for arm in experiment.arms)
+    return sum(not any(checks for _, checks in _checks_of(arm)) for arm in arms)
 
 
 def compare_figures(arm: ArmResult, *, scaled: bool) -> tuple[Comparison, ...]:

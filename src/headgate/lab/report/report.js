@@ -96,7 +96,7 @@
     return pen.createPattern(tile, "repeat");
   }
 
-  /* ---- the four charts ---- */
+  /* ---- the five charts ---- */
 
   function scatter(element, panel, scales) {
     const pick = (flag) => panel.latency.map((value, i) => (panel.success[i] === flag ? value : null));
@@ -231,16 +231,100 @@
     });
   }
 
+  function drawSpreads(chart) {
+    return (plot) => {
+      const pen = plot.ctx;
+      pen.save();
+      pen.setLineDash([]);
+      chart.curves.forEach((curve, place) => {
+        if (!plot.series[place + 2].show) return;
+        pen.strokeStyle = pen.fillStyle = colour(curve.colour);
+        pen.lineWidth = 1.5 * pixels();
+        chart.x.forEach((load, i) => {
+          if (curve.y[i] == null) return;
+          const x = plot.valToPos(load, "x", true);
+          const [low, y, high] = [curve.low[i], curve.y[i], curve.high[i]].map((value) => plot.valToPos(value, "y", true));
+          const path = new Path2D();
+          if (low !== high) {
+            path.moveTo(x, low);
+            path.lineTo(x, high);
+          }
+          if (curve.void[i]) addCross(path, x, y, 4.5 * pixels());
+          pen.stroke(path);
+          if (curve.void[i]) return;
+          const disc = new Path2D();
+          disc.arc(x, y, 3.5 * pixels(), 0, 2 * Math.PI);
+          pen.fill(disc);
+        });
+      });
+      pen.restore();
+    };
+  }
+
+  function goodput(element, chart) {
+    const [first, last] = [chart.x[0], chart.x[chart.x.length - 1]];
+    const top = Math.max(1.1, ...chart.curves.flatMap((curve) => curve.high.filter((value) => value != null))) * 1.06;
+    const figure = element.closest("figure");
+    const readouts = [...figure.querySelectorAll("output")];
+    const plot = new uPlot(
+      {
+        width: element.clientWidth,
+        height: element.clientHeight,
+        legend: { show: false },
+        padding: [12, 24, 0, 0],
+        cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+        scales: {
+          x: { time: false, distr: 3, range: [first * 0.85, last * 1.18] },
+          y: { range: [0, top] },
+        },
+        axes: [
+          axis({ size: 46, splits: () => chart.x, filter: (_, splits) => splits, values: (_, splits) => splits.map((x, i) => `${+x.toPrecision(3)}×\n${chart.offered[i]}`) }),
+          axis({ size: 58, space: 34, values: (_, splits) => splits.map((value) => `${Math.round(value * 100)} %`) }),
+        ],
+        series: [
+          {},
+          { points: { show: false }, stroke: inColour("ink"), width: 1.4, dash: [2, 4] },
+          ...chart.curves.map((curve) => ({
+            points: { show: false },
+            spanGaps: true,
+            stroke: inColour(curve.colour),
+            width: curve.colour.startsWith("headgate") ? 2.6 : 2,
+            dash: curve.dash.length ? curve.dash : undefined,
+          })),
+        ],
+        hooks: {
+          draw: [drawSpreads(chart)],
+          setCursor: [
+            (self) =>
+              readouts.forEach((readout, place) => {
+                const [i, { y }] = [self.cursor.idx, chart.curves[place]];
+                readout.textContent = i == null || y[i] == null ? "" : `${+chart.x[i].toPrecision(3)}×: ${Math.round(y[i] * 100)} %`;
+              }),
+          ],
+        },
+      },
+      [chart.x, chart.x.map((x) => Math.min(1, x)), ...chart.curves.map((curve) => curve.y)],
+      element,
+    );
+    for (const box of figure.querySelectorAll("input[data-curve]")) {
+      const apply = () => plot.setSeries(Number(box.dataset.curve) + 2, { show: box.checked });
+      box.addEventListener("change", apply);
+      if (!box.checked) apply();
+    }
+    return plot;
+  }
+
   /* ---- when to draw ---- */
 
   function draw(element) {
     if (charts.has(element)) return;
     const { chart, experiment, place } = element.dataset;
-    const { distributions, panels, scales: time } = experiments[experiment];
+    const { distributions, goodputs, panels, scales: time } = experiments[experiment];
     const panel = panels[place];
     const scales = { ...time, ...panel?.scales };
     const makers = {
       distribution: () => distribution(element, distributions[place]),
+      goodput: () => goodput(element, goodputs[place]),
       scatter: () => scatter(element, panel, scales),
       rates: () => rates(element, panel, scales),
       states: () => states(element, panel, scales),

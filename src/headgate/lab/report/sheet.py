@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from headgate.lab.report.goodput import PointGroup, point_headings, point_numbers
 from headgate.lab.report.reading import compare_figures, is_void, pick_statistic
 from headgate.lab.report.words import (
     UNKNOWN,
@@ -50,6 +51,10 @@ class Sheet:
         yield from map(self._marked, ("p50", "p99", "n"))
         if self.connections:
             yield self._marked("idle tx")
+
+    def point_headings(self, *, narrow: bool) -> Iterator[str]:
+        """The headings of the tables of arms that were put under several loads."""
+        return map(self._marked, point_headings(narrow=narrow))
 
     def _marked(self, heading: str) -> str:
         return f"{heading}≈" if self.scaled else heading
@@ -99,8 +104,10 @@ def _row_style(arm: ArmResult) -> str:
 def sheet_lines(sheet: Sheet) -> Iterator[Line]:
     """One line for an arm with one path; else one for its title and one a path; void figures in brackets."""
     for arm in sheet.experiment.arms:
+        if arm.points:
+            continue  # they have a table of their own
         void, style = is_void(arm), _row_style(arm)
-        title = ("Headgate: " if arm.stack == "headgate" else "") + arm.title + (" (void)" if void else "")
+        title = _title(arm, void=void)
         if len(arm.paths) != 1:
             yield Line(title, (), style)
         for index, result in enumerate(arm.paths):
@@ -109,15 +116,44 @@ def sheet_lines(sheet: Sheet) -> Iterator[Line]:
             yield Line(label, tuple(f"({text})" if text and void else text for text in numbers), style)
 
 
+def _title(arm: ArmResult, *, void: bool) -> str:
+    return ("Headgate: " if arm.stack == "headgate" else "") + arm.title + (" (void)" if void else "")
+
+
+def point_lines(group: PointGroup, *, narrow: bool) -> Iterator[Line]:
+    """One line for an arm's title and one for each of its loads; void figures in brackets."""
+    for curve in group.curves:
+        style = _row_style(curve.arm)
+        yield Line(_title(curve.arm, void=curve.void), (), style)
+        for row in curve.rows:
+            numbers = point_numbers(row, narrow=narrow)
+            void_style = "dim strike" if row.void else style
+            yield Line(f"  {row.load}", tuple(f"({text})" if row.void else text for text in numbers), void_style)
+
+
+def point_caption(run: Run, sheet: Sheet, *, narrow: bool, any_void: bool) -> str:
+    """What the columns of the loads mean."""
+    parts = ["requests a second: offered, really sent, good (correct and in time)", "C: capacity"]
+    parts.append("p50 and p99 of n answers, late ones included")
+    if not narrow:
+        parts.append("refused: how many, and p99 of the time that took")
+    parts.append("ping: share answered" + ("" if narrow else ", and p99"))
+    return "; ".join([*parts, *_warnings(run, sheet, any_void=any_void)]) + "."
+
+
 def sheet_caption(run: Run, sheet: Sheet) -> str:
     parts = ["p50 and p99 over n requests, failed ones included at the time they failed"]
     if sheet.ceiling:
         parts.append("ceiling by Little’s law")
     if sheet.connections:
         parts.append("idle tx: most connections idle in transaction")
-    if any(is_void(arm) for arm in sheet.experiment.arms):
-        parts.append("(…): void, not to be believed")
+    any_void = any(is_void(arm) and not arm.points for arm in sheet.experiment.arms)
+    return "; ".join([*parts, *_warnings(run, sheet, any_void=any_void)]) + "."
+
+
+def _warnings(run: Run, sheet: Sheet, *, any_void: bool) -> Iterator[str]:
+    if any_void:
+        yield "(…): void, not to be believed"
     if sheet.scaled:
         reason = "scaled down by --quick" if run.mode == "quick" else "scaled parameters"
-        parts.append(f"≈: {reason}, a direction and not a size, not comparable with published figures")
-    return "; ".join(parts) + "."
+        yield f"≈: {reason}, a direction and not a size, not comparable with published figures"

@@ -13,12 +13,15 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from headgate.lab.report.goodput import group_points
 from headgate.lab.report.reading import collect_doubts, count_checks, count_unchecked, is_scaled, is_void
-from headgate.lab.report.sheet import Line, Sheet, sheet_caption, sheet_lines
+from headgate.lab.report.sheet import Line, Sheet, point_caption, point_lines, sheet_caption, sheet_lines
 from headgate.lab.results import ExperimentResult, Run
 
 NARROW = 96
 """Below this many columns the tables leave out what stands in the report anyway."""
+
+NARROW_FOR_POINTS = 112
 
 _GAP = 2
 _FEWEST_FOR_LABELS = 8
@@ -98,11 +101,24 @@ def _print_doubts(run: Run, paper: _Paper) -> None:
 
 def _print_experiment(run: Run, experiment: ExperimentResult, paper: _Paper) -> None:
     paper.print((experiment.name, "bold"), (f": {experiment.question}", ""))
+    sheet = Sheet(experiment, scaled=is_scaled(run, experiment), narrow=paper.narrow)
+    _print_points(run, sheet, paper)
     if any(arm.paths for arm in experiment.arms):
-        sheet = Sheet(experiment, scaled=is_scaled(run, experiment), narrow=paper.narrow)
-        _print_table(sheet, paper)
+        _print_table("arm", list(sheet.headings()), list(sheet_lines(sheet)), paper)
         paper.print((sheet_caption(run, sheet), "dim"))
     paper.console.print()
+
+
+def _print_points(run: Run, sheet: Sheet, paper: _Paper) -> None:
+    groups = group_points(sheet.experiment)
+    narrow = paper.console.width < NARROW_FOR_POINTS
+    for group in groups:
+        paper.print((f"{group.title}: C = {group.capacity}", "bold"))
+        _print_table("load", list(sheet.point_headings(narrow=narrow)), list(point_lines(group, narrow=narrow)), paper)
+    if groups:
+        void = any(row.void for group in groups for curve in group.curves for row in curve.rows)
+        paper.print((point_caption(run, sheet, narrow=narrow, any_void=void), "dim"))
+        paper.console.print()
 
 
 def _print_verdicts(run: Run, paper: _Paper) -> None:
@@ -117,16 +133,16 @@ def _print_verdicts(run: Run, paper: _Paper) -> None:
                 paper.print(("  did not hold: ", style), (f"{finding.statement} ({finding.evidence})", ""))
 
 
-def _print_table(sheet: Sheet, paper: _Paper) -> None:
-    headings = [paper.plain(heading) for heading in sheet.headings()]
+def _print_table(corner: str, headings: Sequence[str], lines: Sequence[Line], paper: _Paper) -> None:
+    headings = [paper.plain(heading) for heading in headings]
     lines = [
-        replace(line, label=paper.plain(line.label), numbers=tuple(map(paper.plain, line.numbers)))
-        for line in sheet_lines(sheet)
+        replace(line, label=paper.plain(line.label), numbers=tuple(map(paper.plain, line.numbers))) for line in lines
     ]
     widths = _column_widths(headings, lines)
     room = paper.console.width - sum(width + _GAP for width in widths)
-    label_width = max(_FEWEST_FOR_LABELS, min(room, max(cell_len(line.label) for line in lines)))
-    header = _set_row("arm", headings, label_width, widths)
+    longest = max(cell_len(line.label) for line in lines if line.numbers or corner == "arm")
+    label_width = max(_FEWEST_FOR_LABELS, min(room, longest))
+    header = _set_row(corner, headings, label_width, widths)
     paper.print((header, "bold"))
     paper.print((("-" if paper.ascii else "─") * min(cell_len(header), paper.console.width), "dim"))
     for line in lines:

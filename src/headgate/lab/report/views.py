@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headgate.lab.report.charts import CurveGroup
+from headgate.lab.report.goodput import PointGroup
 from headgate.lab.report.reading import Doubt
 from headgate.lab.results import ArmResult, Check, ExperimentResult, PathResult, Run
 
@@ -102,13 +103,18 @@ class PanelGroup:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentView:
-    """One experiment; ``columns`` are the latency statistics its table shows."""
+    """One experiment; ``columns`` are the latency statistics its table shows.
+
+    ``arms`` are all of them, ``single`` those under one load, ``groups`` those under several.
+    """
 
     result: ExperimentResult
     index: int
     scaled: bool
     columns: tuple[str, ...]
     arms: tuple[ArmView, ...]
+    single: tuple[ArmView, ...]
+    groups: tuple[PointGroup, ...]
     decisive: tuple[ArmView, ...]
     curves: tuple[CurveGroup, ...]
     has_connections: bool

@@ -23,6 +23,8 @@ def format_seconds(seconds: float) -> str:
     """Three significant digits in the unit that fits: ``340 µs``, ``12.3 ms``, ``2.01 s``."""
     if not math.isfinite(seconds):
         return UNKNOWN
+    if seconds == 0:
+        return "0 s"
     # 0.9995 s and more would round to «1000 ms».
     for unit, factor, below in (("µs", 1e6, 0.9995e-3), ("ms", 1e3, 0.9995)):
         if abs(seconds) < below:
