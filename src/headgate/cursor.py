@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headgate.cursor_connection import CursorConnection
 from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -108,9 +109,11 @@ class VirtualCursor:
         return None if self._real is None else self._real.lastrowid
 
     @property
-    def connection(self) -> VirtualConnection:
-        """DBAPI: the connection this cursor was made on."""
-        return self._owner
+    def connection(self) -> CursorConnection:
+        """DBAPI: the connection this cursor was made on; SQLAlchemy's adapters have none."""
+        if not self._owner.may_have("connection"):
+            raise AttributeError("connection")
+        return CursorConnection(self._owner, self._lease)
 
     def _executed(self) -> Any:
         return self._owner.escaping_cursor(self) if self._real is None else self._real

@@ -8,18 +8,23 @@ read until the transaction ends (*pinned*). Whoever reaches for the physical con
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, MutableSet
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
 
+from headgate.checkout_info import CheckoutInfo
 from headgate.cursor import VirtualCursor
 from headgate.errors import LeaseError
-from headgate.lending import Lease, Lender
+from headgate.guard import doubt_guard, lower_guard, lower_guard_in_transaction, may_touch_default, settle_guard
+from headgate.lending import Lease, Lender, Surface
+from headgate.own_values import refuse_own_values
 from headgate.sites import calling_site
 from headgate.statements import StatementClass
+from headgate.streams import VirtualStream
 
 
 class Hold(IntEnum):
@@ -36,6 +41,7 @@ class VirtualConnection(PoolProxiedConnection):
     """Fulfils SQLAlchemy's ``PoolProxiedConnection``; see the module's docstring."""
 
     __slots__ = (
+        "__dict__",  # whatever an application sets on it, as on SQLAlchemy's own handle
         "__weakref__",
         "_closed",
         "_hold",
@@ -44,7 +50,7 @@ class VirtualConnection(PoolProxiedConnection):
         "_lease",
         "_lender",
         "_lock",
-        "_streams",
+        "_retired",
         "_unread",
         "_wrote_on",
     )
@@ -56,9 +62,9 @@ class VirtualConnection(PoolProxiedConnection):
         self._hold = Hold.READING
         self._closed = False
         self._lock = lender.pool.new_lock()
-        self._info: dict[Any, Any] | None = None
-        self._streams: list[Any] | None = None
-        self._unread: weakref.WeakSet[VirtualCursor] | None = None
+        self._info: CheckoutInfo | None = None
+        self._retired: list[BaseException | None] | None = None  # invalidated softly with nothing leased
+        self._unread: MutableSet[VirtualCursor | VirtualStream] | None = None
         self._wrote_on: Any = None
 
     def __del__(self) -> None:
@@ -79,8 +85,8 @@ class VirtualConnection(PoolProxiedConnection):
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.PINNED, "its rows are streamed by a server-side cursor")
-            stream = lease.dbapi.cursor(*args, **kwargs)
-            self._streams = [*(self._streams or ()), stream]
+            stream = VirtualStream(self, lease.dbapi.cursor(*args, **kwargs))
+            self._remember_unread(stream)
             return stream
 
     def run(self, cursor: VirtualCursor, method: str, statement: Any, args: Any, kwargs: Any) -> Any:
@@ -88,7 +94,7 @@ class VirtualConnection(PoolProxiedConnection):
         with self._lock:
             lease = self._attached()
             if self._hold >= Hold.TAINTED:
-                self._mind_guard(lease)
+                self._mind_guard(lease, statement, args)
             else:
                 found = self._lender.proof.classify(statement)
                 if found is StatementClass.READ and method == "execute" and self._may_read(lease):
@@ -100,17 +106,25 @@ class VirtualConnection(PoolProxiedConnection):
                         found, lease = StatementClass.OTHER, self._attached()
                         self._lender.proof.forget(statement)
                 self._keep_for(lease, statement, found)
+                if found is StatementClass.OTHER:
+                    self._mind_guard(lease, statement, args)
             result = _interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
             if not self._lender.driver.buffers and cursor.description is not None:
                 self._remember_unread(cursor)
-            elif self._hold is Hold.ESCAPED and not lease.guarded and _resets(statement):
-                lease.lender.lower_guard(lease)
+            elif lease.asks_default and self._lender.driver.is_idle(lease.dbapi):
+                self._tend_guard_afterwards(lease)
             return result
 
-    def _mind_guard(self, lease: Lease) -> None:
-        # After a COMMIT or ROLLBACK as text, asyncpg's adapter sends no BEGIN any more, and stock would go on writing.
-        if lease.guarded and self._lender.driver.has_lost_transaction(lease.dbapi):
-            lease.lender.lower_guard(lease)
+    def _mind_guard(self, lease: Lease, statement: Any, args: Any) -> None:
+        driver = self._lender.driver
+        if lease.guarded and driver.has_lost_transaction(lease.dbapi):
+            # After a COMMIT or ROLLBACK as text, asyncpg's adapter sends no BEGIN any more, and stock would go on
+            # writing.
+            lower_guard(lease)
+        elif self._hold is Hold.ESCAPED and driver.is_idle(lease.dbapi):
+            self._tend_guard(lease)  # an escapee's own ROLLBACK may have undone that it was lowered
+        if lease.standing.has_guard and not lease.asks_default and may_touch_default(statement, args):
+            doubt_guard(lease)
 
     def _run_elsewhere(self, ended: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         """Execute a read once more, on another connection; in its transaction, where nothing is repeated."""
@@ -126,25 +140,12 @@ class VirtualConnection(PoolProxiedConnection):
     def _keep_for(self, lease: Lease, statement: Any, found: StatementClass) -> None:
         """Pin or taint for a statement that is not, or not here, a read."""
         if found is StatementClass.OTHER:
-            self._require_own_sequences(lease, statement)
+            if self._wrote_on is not None and self._wrote_on is not lease:
+                refuse_own_values(statement, self._lender.driver.family)
             self._keep(lease, Hold.TAINTED, statement=statement)
-            if lease.guarded and _sets_default(statement):
-                lease.lender.leave_guard(lease)
         elif self._hold is Hold.READING:
             self._keep(lease, Hold.PINNED)
         self._wrote_on = lease
-
-    def _require_own_sequences(self, lease: Lease, statement: Any) -> None:
-        if self._wrote_on is None or self._wrote_on is lease or type(statement) is not str:
-            return
-        text = statement.lower()
-        asked = next((name for name in OWN_VALUES if name in text), None)
-        if asked is not None:
-            raise LeaseError(
-                f"{asked}() answers for the physical connection, and somebody else has had it since this one wrote: "
-                "it went back at the end of that transaction.\n"
-                "Remedies: 1. use INSERT ... RETURNING. 2. ask before the commit."
-            )
 
     def _run_reading(self, lease: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         driver, dbapi, flips = self._lender.driver, lease.dbapi, lease.standing.flips
@@ -193,17 +194,18 @@ class VirtualConnection(PoolProxiedConnection):
         if not driver.is_stale_plan(error):
             raise error
 
-    def _remember_unread(self, cursor: VirtualCursor) -> None:
+    def _remember_unread(self, cursor: VirtualCursor | VirtualStream) -> None:
         if self._unread is None:
-            self._unread = weakref.WeakSet()
+            # A forgotten cursor of SQLite is none any more; a server keeps its own until we close it.
+            self._unread = set() if self._streams_end else weakref.WeakSet()
         self._unread.add(cursor)
 
     def finish(self, real: Any) -> None:
         """Detach a driver's cursor from its connection."""
         self._lender.driver.finish(real)
 
-    def cursor_closed(self, cursor: VirtualCursor) -> None:
-        """The rows of an unbuffered read are done with; its connection may rest."""
+    def cursor_closed(self, cursor: VirtualCursor | VirtualStream) -> None:
+        """The rows of an unbuffered read or a stream are done with; its connection may rest."""
         with self._lock:
             if self._unread is not None:
                 self._unread.discard(cursor)
@@ -230,10 +232,14 @@ class VirtualConnection(PoolProxiedConnection):
         self._lease = lease = self._lender.acquire()
         if not lease.standing.can_lease:
             self._keep(lease, Hold.TAINTED, "its isolation or transaction mode needs one connection throughout")
+        if self._info is not None:
+            self._info.follow(lease.record.info)
+        if self._retired is not None:
+            self._retire(lease)
         return lease
 
-    def warm_up(self) -> type:
-        """Acquire before the first statement; returns the class of the driver's cursors.
+    def warm_up(self) -> Surface:
+        """Acquire before the first statement; returns what the driver's objects are made of.
 
         SQLAlchemy learns about the server from the first connection of a pool, and needs a real one for it.
         """
@@ -245,8 +251,16 @@ class VirtualConnection(PoolProxiedConnection):
             except BaseException as error:
                 self.invalidate(error)  # nobody else knows of this virtual connection
                 raise
+            surface = Surface(type(cursor), frozenset(dir(lease.dbapi)))
             self._rest(lease)
-            return type(cursor)
+            return surface
+
+    def connected(self) -> Lease:
+        """A lease to look something up on that is the same for every connection; nothing is kept."""
+        with self._lock:
+            lease = self._attached()
+            self._rest(lease)
+            return lease
 
     @property
     def held(self) -> Lease | None:
@@ -279,7 +293,7 @@ class VirtualConnection(PoolProxiedConnection):
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.ESCAPED, reason)
-            self._lower_guard(lease)
+            self._tend_guard(lease)
             return lease
 
     def _entry(self) -> Lease:
@@ -290,15 +304,22 @@ class VirtualConnection(PoolProxiedConnection):
             self._keep(lease, Hold.TAINTED, "" if is_dead else "the physical connection's own entry was asked for")
             return lease
 
-    def _lower_guard(self, lease: Lease) -> None:
-        # Whoever has the connection itself may write outside of the transactions that we begin.
-        driver = self._lender.driver
-        if not lease.guarded or self._hold is not Hold.ESCAPED or driver.is_dead(lease.dbapi):
+    def _tend_guard_afterwards(self, lease: Lease) -> None:
+        # A statement or a commit has succeeded and must be told so; what is left to ask is asked next time.
+        with suppress(Exception):
+            _interruptible(lease, self._tend_guard, lease)
+
+    def _tend_guard(self, lease: Lease) -> None:
+        """Find out whether the application has set the default itself, and lower the guard for an escape."""
+        driver, dbapi = self._lender.driver, lease.dbapi
+        if not lease.standing.has_guard or driver.is_dead(dbapi):
             return
-        if driver.is_idle(lease.dbapi):
-            lease.lender.lower_guard(lease)
-        else:
-            lease.lender.lower_guard_in_transaction(lease)
+        is_idle = driver.is_idle(dbapi)
+        if is_idle and (lease.asks_default or _has_come_back(lease)):
+            settle_guard(lease)
+        # Whoever has the connection itself may write outside of the transactions that we begin.
+        if lease.guarded and self._hold is Hold.ESCAPED:
+            (lower_guard if is_idle else lower_guard_in_transaction)(lease)
 
     def escaping_cursor(self, cursor: VirtualCursor) -> Any:
         """The driver's cursor for somebody who wants more of it than the DBAPI's verbs.
@@ -315,13 +336,22 @@ class VirtualConnection(PoolProxiedConnection):
 
     def may_have(self, name: str) -> bool:
         """False if the driver's cursors are known to have no such attribute."""
-        known = self._lender.cursor_type
-        return known is None or hasattr(known, name)
+        surface = self._lender.surface
+        return surface is None or hasattr(surface.cursor_type, name)
 
-    def pin(self) -> None:
+    def driver_has(self, name: str) -> bool:
+        """False if the driver's connections are known to have no such attribute."""
+        surface = self._lender.surface
+        if surface is None or name in surface.connection_names:
+            return True
+        return self._lease is not None and hasattr(self._lease.dbapi, name)  # a listener may have set it
+
+    def pin(self) -> Lease:
         """Keep one physical connection from here to the end of the transaction."""
         with self._lock:
-            self._keep(self._attached(), Hold.PINNED)
+            lease = self._attached()
+            self._keep(lease, Hold.PINNED)
+            return lease
 
     # the transaction
 
@@ -343,18 +373,23 @@ class VirtualConnection(PoolProxiedConnection):
             if self._hold is not Hold.READING or not self._lender.driver.is_idle(lease.dbapi):
                 _interruptible(lease, getattr(lease.dbapi, method))
             if self._hold >= Hold.TAINTED:
-                self._lower_guard(lease)
+                self._tend_guard_afterwards(lease)
                 return
-            if self._streams:
-                self._close_streams()
+            if self._unread and self._streams_end:
+                self._end_streams()
             self._hold = Hold.READING
             self._rest(lease)
 
-    def _close_streams(self) -> None:
-        # A server-side cursor must not reach for a connection that is somebody else's by then.
-        streams, self._streams = self._streams, None
-        for stream in streams or ():
-            stream.close()
+    @property
+    def _streams_end(self) -> bool:
+        # SQLite's go on after a commit, and keep their connection meanwhile.
+        return self._lender.driver.family == "postgresql"
+
+    def _end_streams(self) -> None:
+        unread, self._unread = list(self._unread or ()), None
+        for cursor in unread:
+            if isinstance(cursor, VirtualStream):
+                cursor.end(self._lender.pool._dialect)
 
     # the end
 
@@ -384,23 +419,36 @@ class VirtualConnection(PoolProxiedConnection):
                 self._lender.release_warm(lease)
                 return
             try:
-                if self._streams and not lease.is_suspect:
-                    self._close_streams()
+                if self._unread and not lease.is_suspect:
+                    self._end_streams()
             finally:
                 self._lender.release(lease, was_reset=transaction_reset)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Discard the physical connection, if there is one, and end the checkout; ``soft``: after its next use."""
         if soft:
-            lease = self.held
-            if lease is not None:
-                lease.with_fairy().invalidate(e, soft=True)
+            self._invalidate_softly(e)
             return
         self._closed = True
         lease, self._lease = self._lease, None
         is_warm, self._is_warm = self._is_warm, False
         if lease is not None and (not is_warm or self._lender.reclaim(lease)):
             self._lender.discard(lease, e)
+
+    def _invalidate_softly(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._retired = [error]
+            if self._lease is None:
+                return
+            lease = self._attached()
+            if self._retired is not None:  # else it is another one, which was retired when it came
+                self._retire(lease)
+            self._rest(lease)
+
+    def _retire(self, lease: Lease) -> None:
+        errors, self._retired = self._retired, None
+        for error in errors or ():
+            lease.with_fairy().invalidate(error, soft=True)
 
     def detach(self) -> None:
         """Take the physical connection out of its pool; it still counts against the budget until closed."""
@@ -441,14 +489,24 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def autocommit(self) -> Any:
         """The physical connection's setting; with none held there is nothing to roll back."""
+        if "autocommit" in self.__dict__:
+            return self.__dict__["autocommit"]
         lease = self.held
         return True if lease is None else lease.dbapi.autocommit
 
+    @autocommit.setter
+    def autocommit(self, value: Any) -> None:
+        # As with every other name that is set on SQLAlchemy's own handle, the driver does not hear of it.
+        self.__dict__["autocommit"] = value
+
     @property
     def info(self) -> dict[Any, Any]:
-        """A dictionary of this checkout; that of the physical connection is ``record_info``."""
+        """A dictionary of this checkout, with what was noted about the physical connection, once one is leased."""
         if self._info is None:
-            self._info = {}
+            self._info = CheckoutInfo()
+            record = None if self._lease is None else self._lease.record
+            if record is not None:
+                self._info.follow(record.info)
         return self._info
 
     @property
@@ -497,7 +555,8 @@ class VirtualConnection(PoolProxiedConnection):
         return info
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        # Asking for what the driver does not have either, as instrumentation does, must not cost a connection.
+        if name.startswith("_") or not self.driver_has(name):
             raise AttributeError(name)
         return getattr(self._escape(f"the driver's {name!r} was reached for").dbapi, name)
 
@@ -507,20 +566,9 @@ class VirtualConnection(PoolProxiedConnection):
         return f"<VirtualConnection {state}{warm}>"
 
 
-OWN_VALUES = ("currval", "lastval", "last_insert_rowid")
-
-
-def _resets(statement: Any) -> bool:
-    """Whether a statement brings back what the connection came up with, the guard included."""
-    return type(statement) is str and statement.lstrip()[:7].upper() in ("RESET A", "DISCARD")
-
-
-def _sets_default(statement: Any) -> bool:
-    """Whether the application says itself what its transactions may do by default."""
-    if type(statement) is not str:
-        return False
-    text = statement.lower()
-    return "default_transaction_read_only" in text or "characteristics" in text
+def _has_come_back(lease: Lease) -> bool:
+    """Whether the guard had been lowered, and is up: by an escapee's RESET, or as the application's own wish."""
+    return lease.standing.guarded and not lease.guarded and lease.lender.driver.reads_by_default(lease.dbapi)
 
 
 class _RefusedByGuardError(Exception):

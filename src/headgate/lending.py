@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from headgate.checkouts import check_in_plainly, check_out, fairy_for, is_plain, may_be_passed_on
@@ -16,6 +15,7 @@ from headgate.config import Hook, LeaseOptions
 from headgate.drivers import Driver, IdleWatch
 from headgate.errors import LeaseError
 from headgate.gate import Gate
+from headgate.guard import ASKED, GUARD_TOUCHED, Verdict, judge_default, raise_guard_again, stop_asking_for_guard
 from headgate.pins import PinWatch
 from headgate.queueing import Kind
 from headgate.statements import StatementProof
@@ -31,9 +31,6 @@ STANDING = "headgate.standing"
 GUARD = "headgate.guard"
 """Key in a physical connection's ``info``: it came up with the server's guard."""
 
-GUARD_LOWERED = "headgate.guard_lowered"
-"""Key in a physical connection's ``info``: an escape has switched the guard off."""
-
 PING_AFTER_IDLE_NS = 1_000_000_000
 """With ``pool_pre_ping``, a connection that was idle for less is not pinged again: leases come once a statement."""
 
@@ -43,25 +40,41 @@ class Standing(NamedTuple):
 
     :ivar can_lease: its isolation allows other connections between two statements.
     :ivar flips: its driver begins transactions by itself, so a read must keep it from that.
-    :ivar guarded: the server refuses writes outside of the transactions we begin.
+    :ivar has_guard: it was started with the guard.
+    :ivar guarded: the server refuses writes outside of the transactions we begin; until the application itself sets
+        what they may do by default.
     :ivar watch: tells at once whether an idle connection has something to say.
     """
 
     can_lease: bool
     flips: bool
+    has_guard: bool
     guarded: bool
     watch: IdleWatch
+
+
+class Surface(NamedTuple):
+    """What a driver's objects are made of, known from the pool's first connection on.
+
+    :ivar cursor_type: the class of its cursors.
+    :ivar connection_names: the attributes of its connections.
+    """
+
+    cursor_type: type
+    connection_names: frozenset[str]
 
 
 class Lease:
     """One physical connection, lent: a permit of the gate and a checked-out pool entry that belong together.
 
     :ivar guarded: as in ``Standing``, and no escape has lowered the guard.
+    :ivar asks_default: a statement may have touched that default; the server is asked when its transaction has ended.
     :ivar began_ns: when its holder got it, went on with it, or left it warm.
     :ivar is_suspect: interrupted in mid-statement; nobody may have the connection next.
     """
 
     __slots__ = (
+        "asks_default",
         "began_ns",
         "dbapi",
         "fairy",
@@ -88,6 +101,7 @@ class Lease:
         self.began_ns = began_ns
         self.used_ns = 0
         self.is_suspect = False
+        self.asks_default = False
         self.site = ""
 
     def passed_on(self, now_ns: int) -> Lease:
@@ -100,6 +114,17 @@ class Lease:
     def give_back(self) -> None:
         """Give connection and permit back; for a revoked lease whose new holder is gone."""
         self.lender.release(self)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is remembered of the physical connection as long as it is in its pool."""
+        info: dict[str, Any] = {} if self.is_detached else self.record.info
+        return info
+
+    def settle(self, *, guarded: bool) -> None:
+        """Whether the connection is guarded from now on, whoever has it."""
+        self.guarded = guarded
+        self.info[STANDING] = self.standing = self.standing._replace(guarded=guarded)
 
     def with_fairy(self) -> Any:
         """SQLAlchemy's own handle of the checkout, for what only that can do."""
@@ -137,8 +162,7 @@ class Lender:
         self.options = options
         self.proof = StatementProof(driver.family, read_functions=options.read_functions)
         self.pins = PinWatch(gate.name, options.on_pin)
-        self.cursor_type: type | None = None
-        """The class of the driver's cursors, known from the pool's first connection on."""
+        self.surface: Surface | None = None
         self.is_closing = False
         """Another pool has taken over; what comes back is closed."""
         self._leases: dict[int, Lease] = {}
@@ -162,7 +186,7 @@ class Lender:
         return lease
 
     def _lend(self) -> Lease:
-        for _ in range(self.gate.connections + 1):
+        for _ in range(self.gate.connections + 2):  # all that were idle, one made with the guard and one without
             lease = self._check_out()
             if lease is not None:
                 self._leases[id(lease)] = lease
@@ -170,25 +194,28 @@ class Lender:
         raise LeaseError(f"database {self.gate.name!r} closes every connection as soon as it is opened")
 
     def _check_out(self) -> Lease | None:
-        """A connection of the pool; None if the server had closed it while it was idle (a restart, a timeout)."""
+        """A connection of the pool, or None.
+
+        None if the server had closed it while it was idle (a restart, a timeout), or it must be made without the guard.
+        """
         record, fairy = check_out(self.pool)
         lease = Lease(self, record, fairy, self.gate.clock())
         try:
-            lease.standing = standing = record.info.get(STANDING) or self._ask_standing(lease)
-            lease.guarded = standing.guarded
-            if self._has_ended(lease):
+            standing = record.info.get(STANDING) or self._ask_standing(lease)
+            if standing is not None:
+                lease.standing, lease.guarded = standing, standing.guarded
+            if standing is None or self._has_ended(lease):
                 self._end(lease, None)
                 return None
-            if standing.guarded and GUARD_LOWERED in record.info:
-                self.driver.set_guard(lease.dbapi, on=True)
-                del record.info[GUARD_LOWERED]
+            if GUARD_TOUCHED in record.info:
+                raise_guard_again(lease)
         except BaseException as error:
             self._end(lease, error)
             raise
         return lease
 
-    def _ask_standing(self, lease: Lease) -> Standing:
-        """Asked once of each physical connection, after its ``connect`` listeners."""
+    def _ask_standing(self, lease: Lease) -> Standing | None:
+        """Asked once of each physical connection, after its ``connect`` listeners; None if it has to be made anew."""
         driver, dbapi, info = self.driver, lease.dbapi, lease.record.info
         facts = driver.learn(dbapi)
         if not facts.can_lease:
@@ -197,14 +224,27 @@ class Lender:
                 "(isolation REPEATABLE READ or higher, or a driver in another transaction mode)"
             )
         self.proof.learn_types(facts.enums)
-        flips, guarded = not driver.is_autocommit(dbapi), info.get(GUARD, False)
-        if guarded and facts.reads_by_default:
+        flips, is_up = not driver.is_autocommit(dbapi), info.get(GUARD, False)
+        verdict = judge_default(facts.default, has_asked=info.get(ASKED, False), is_up=is_up, flips=flips)
+        if verdict is Verdict.WITHOUT:
+            stop_asking_for_guard(self.pool._dialect)
+            return None
+        guarded = verdict in (Verdict.UP, Verdict.RAISE)
+        if is_up and not guarded:
             driver.begin_as_given(dbapi)
-        if guarded and not flips:
-            driver.set_guard(dbapi, on=facts.reads_by_default)  # the application writes in autocommit
-            guarded = False
-        info[STANDING] = standing = Standing(facts.can_lease, flips, guarded, driver.watch_idle(dbapi))
+        if verdict in (Verdict.RAISE, Verdict.LOWER):
+            driver.set_guard(dbapi, on=guarded)
+        if verdict in (Verdict.ABSENT, Verdict.LOWER) and facts.can_lease:
+            self._tell_that_guard_is_off()
+        info[STANDING] = standing = Standing(facts.can_lease, flips, guarded, guarded, driver.watch_idle(dbapi))
         return standing
+
+    def _tell_that_guard_is_off(self) -> None:
+        if self.options.guard and self.driver.family == "postgresql":
+            self.tell_once(
+                "the server's guard against reads that write is off: a pooler, a standby, a server before 14, "
+                "catalogs that may not be read, target_session_attrs, or options of your own forbid it"
+            )
 
     def tell_once(self, fact: str) -> None:
         """Log one INFO line, the first time only."""
@@ -340,39 +380,15 @@ class Lender:
             self.pool.places.give(lease.dbapi)  # nobody has closed it; the driver does when it is collected
         self._take_back_permit(lease)
 
-    def lower_guard(self, lease: Lease) -> None:
-        """Let an idle connection write outside of transactions, until it is lent anew."""
-        self._note_lowered(lease)
-        self.driver.set_guard(lease.dbapi, on=False)
-        lease.guarded = False
-
-    def lower_guard_in_transaction(self, lease: Lease) -> None:
-        """The same from within an open transaction: it counts when that is committed."""
-        self._note_lowered(lease)
-        with suppress(Exception):  # a transaction that has failed takes nothing any more, and is rolled back anyway
-            cursor = lease.dbapi.cursor()
-            cursor.execute("SET default_transaction_read_only = off")
-            cursor.close()
-
-    def leave_guard(self, lease: Lease) -> None:
-        """The application sets the default itself: from now on its connection's transactions begin as that says."""
-        self.driver.begin_as_given(lease.dbapi)
-        lease.guarded = False
-        if not lease.is_detached:
-            lease.record.info[STANDING] = lease.standing._replace(guarded=False)
-
-    @staticmethod
-    def _note_lowered(lease: Lease) -> None:
-        if not lease.is_detached:
-            lease.record.info[GUARD_LOWERED] = True
-
     def _check_in(self, lease: Lease, *, is_own: bool = True, was_reset: bool = True) -> None:
         record, is_detached = lease.record, lease.is_detached
         try:
             self._check_in_or_end(lease, is_own=is_own, was_reset=was_reset)
-        except BaseException:
+        except BaseException as error:
             self._end_interrupted(lease, record, is_detached=is_detached)
-            raise
+            if is_own or not isinstance(error, Exception):
+                raise
+            log.exception("database %r: a listener failed where a connection changed sides", self.gate.name)
 
     def _check_in_plainly(self, lease: Lease) -> None:
         record, lease.record = lease.record, None
@@ -390,7 +406,7 @@ class Lender:
 
     def _check_in_or_end(self, lease: Lease, *, is_own: bool, was_reset: bool) -> None:
         is_dead = self.driver.is_dead(lease.dbapi)
-        is_spoilt = is_dead or lease.is_suspect
+        is_spoilt = is_dead or lease.is_suspect or not (is_own or self._checks_in_silently)
         if self.options.on_release is not None and not is_spoilt:
             is_spoilt = not self._part_from(lease, self.options.on_release, is_own=is_own)
         is_reset = is_dead or (was_reset and self.driver.is_idle(lease.dbapi))
@@ -404,6 +420,11 @@ class Lender:
         else:
             fairy._close_special(transaction_reset=is_reset)
         self._close_detached(lease, is_detached)
+
+    @property
+    def _checks_in_silently(self) -> bool:
+        # A listener may talk to its connection, which only that connection's own kind of holder can let it.
+        return is_plain(self.pool) and not self.pool.dispatch.checkin
 
     def _end(self, lease: Lease, error: BaseException | None) -> None:
         if lease.is_over:  # an interrupted end; whoever was interrupted comes by once more

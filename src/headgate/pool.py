@@ -115,7 +115,7 @@ class _Leasing(QueuePool):
         """
         virtual = VirtualConnection(self.lender)
         if not self._is_initialized:
-            self.lender.cursor_type = virtual.warm_up()
+            self.lender.surface = virtual.warm_up()
             self._is_initialized = True
         return virtual
 
@@ -125,7 +125,7 @@ class _Leasing(QueuePool):
         What is still leased from the old one counts against the budget until it comes back and is closed.
         """
         new = self._like(self, gate=self.gate, lease_options=self.options)
-        new._is_initialized, new.lender.cursor_type = self._is_initialized, self.lender.cursor_type
+        new._is_initialized, new.lender.surface = self._is_initialized, self.lender.surface
         for other in self.places.pools():
             if other is not self:
                 unite(new, other)
@@ -302,7 +302,7 @@ class _Leasing(QueuePool):
                 self.gate.give_place()
                 raise
             self.places.remember(connection)
-            record.info[GUARD] = self._raise_guard(connection, has_asked=record.info.pop(ASKED, False))
+            record.info[GUARD] = record.info.get(ASKED, False) and self.driver.raise_guard(connection)
             return connection
 
         return create_in_a_place
@@ -311,18 +311,11 @@ class _Leasing(QueuePool):
         try:
             return create(record)
         except Exception as error:
-            if not is_refused_parameter(error) or not stop_asking_for_guard(self._dialect):
+            # Of several that connect at once each has asked, and the dialect is told by the first that comes back.
+            if not is_refused_parameter(error) or not record.info.pop(ASKED, False):
                 raise
+            stop_asking_for_guard(self._dialect)
         return create(record)
-
-    def _raise_guard(self, connection: Any, *, has_asked: bool) -> bool:
-        has_guard = has_asked and self.driver.raise_guard(connection)
-        if self.options.guard and not has_guard and self.driver.family == "postgresql":
-            self.lender.tell_once(
-                "the server's guard against reads that write is off: a pooler, a standby, a server before 14, "
-                "target_session_attrs, or options of your own forbid it"
-            )
-        return has_guard
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         try:

@@ -52,7 +52,7 @@ class Trusted:
 
 
 def writes(tokens: list[str], grammar: Grammar, trusted: Trusted) -> bool:
-    """Whether the statement is known to write; otherwise it is known to read.
+    """Whether the statement is known to write, or to ask for its transaction; otherwise it is known to read.
 
     :raises UnknownTextError: something is not known.
     """
@@ -86,6 +86,7 @@ class _Walk:
         self.previous = ""
         self.infix = False
         self.writes = False
+        self.asks_transaction = False
         self.open_conflict = False
 
     def finish(self) -> bool:
@@ -94,9 +95,9 @@ class _Walk:
         while (token := self.tokens[at]) != END:
             at = steps[token[0]](self, token, at)
         self.require(not self.outer and not self.open_conflict)
-        if self.writes:  # a SET in disguise
-            self.require("pg_settings" not in self.tokens and '"pg_settings"' not in self.tokens)
-        return self.writes
+        has_settings = "pg_settings" in self.tokens or '"pg_settings"' in self.tokens
+        self.require(not (self.writes and has_settings))  # a SET in disguise
+        return self.writes or self.asks_transaction or has_settings
 
     # A step is given a token and its place and returns the place after what it has read.
 
@@ -223,12 +224,19 @@ class _Walk:
     def word_before_parenthesis(self, token: str, at: int) -> int:
         may_be_call = not self.infix and self.previous != "tablesample"
         if may_be_call and (token in self.grammar.functions or token in self.trusted.functions):
+            if token == "current_setting" and not self.names_setting(at + 2):
+                self.asks_transaction = True
             return self.open(at + 1, _CALL_FRAMES.get(token, "plain"))
         self.require(self.is_keyword(token, at))
         if token == "on" and self.previous == "distinct":
             return self.open(at + 1, "distinct on")
         self.enter_clause(token)
         return self.go(at + 1, token, infix=False)
+
+    def names_setting(self, at: int) -> bool:
+        """Whether a setting is named that is the same within a transaction and without: all but this one are."""
+        name, following = self.tokens[at : at + 2]
+        return name[0] == "'" and "read_only" not in name and following in (",", ")")
 
     def is_keyword(self, token: str, at: int) -> bool:
         """Whether ``token`` can here be no name of a function, before ``(``, or of a type, before a literal."""

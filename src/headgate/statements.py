@@ -35,7 +35,7 @@ class StatementClass(enum.Enum):
     READ = "read"
     """Writes nothing and leaves nothing behind: may run in autocommit, on any connection."""
     WRITE = "write"
-    """Known DML, row locks, savepoints: pins; nothing is left when the transaction has ended."""
+    """Known DML, row locks, savepoints, questions about the transaction: pins; nothing is left when that has ended."""
     OTHER = "other"
     """Anything else: pins and taints, the physical connection stays until the checkout ends."""
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import logging
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, event, insert, select, text
 from sqlalchemy.orm import Session
 
 from headgate import Database
 from headgate.config import LeaseOptions
 from headgate.errors import ConfigError, LeaseError
+from headgate.own_values import find_own_value
+from headgate.statements import Family
 
 from .conftest import Arena, Item
 
@@ -291,3 +294,89 @@ def test_currval_of_another_connection_is_an_error(on_postgresql: Arena) -> None
                 one.scalar(text("SELECT currval('counted_id_seq')"))
 
     on_postgresql.run(inside)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT my_own(lastval) FROM readings", "CREATE TABLE readings (lastval int)", "SET my.own = 'lastval()'"],
+)
+def test_a_name_is_not_taken_for_currval(with_own_function: Arena, statement: str) -> None:
+    with_own_function.other("DROP TABLE IF EXISTS readings")
+    engine = with_own_function.make(pool_size=2)
+    if statement.startswith("SELECT"):
+        with_own_function.other("CREATE TABLE readings (lastval int)")
+
+    def inside() -> None:
+        with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+            one.execute(insert(Item).values(id=6, name="six"))
+            one.commit()
+            two.execute(insert(Item).values(id=4, name="four"))
+            three.execute(insert(Item).values(id=5, name="five"))  # has revoked what was left with one
+            two.rollback()
+            one.execute(text(statement))
+
+    with_own_function.run(inside)
+
+
+@pytest.mark.parametrize(
+    ("statement", "family", "found"),
+    [
+        ("SELECT lastval()", "postgresql", "lastval"),
+        ('SELECT pg_catalog."currval" ($1)', "postgresql", "currval"),
+        ("DO $$ BEGIN PERFORM lastval(); END $$", "postgresql", "lastval"),
+        ("SELECT f(lastvalue), lastval /* lastval() */ FROM m WHERE a = 'lastval()'", "postgresql", None),
+        ("CREATE TABLE lastval (currval int)", "postgresql", None),
+        ("SELECT changes()", "postgresql", None),
+        ("SELECT changes()", "sqlite", "changes"),
+        ("SELECT 1 + total_changes()", "sqlite", "total_changes"),
+        ("SELECT last_insert_rowid()", "sqlite", "last_insert_rowid"),
+        ("CREATE TABLE IF NOT EXISTS main.changes (id)", "sqlite", None),
+    ],
+)
+def test_what_answers_for_ones_own_writes_is_found(statement: str, family: Family, found: str | None) -> None:
+    assert find_own_value(statement, family) == found
+
+
+def test_changes_of_another_connection_are_an_error(on_sqlite: Arena) -> None:
+    if on_sqlite.is_async:
+        pytest.skip("the sync half of it")
+    engine = on_sqlite.make(pool_size=1)
+    with engine.connect() as one, engine.connect() as other:
+        one.execute(text("UPDATE item SET name = name"))
+        one.commit()
+        other.execute(text("DELETE FROM item WHERE id = 0"))
+        other.commit()
+        with pytest.raises(LeaseError, match=r"changes\(\)"):
+            one.scalar(text("SELECT changes()"))
+
+
+@pytest.mark.parametrize("listened", ["checkin", "invalidate"])
+def test_a_listener_that_talks_to_its_connection_does_not_hurt_the_other_side(
+    on_postgresql: Arena, listened: str
+) -> None:
+    if not on_postgresql.is_async:
+        pytest.skip("async connections cannot be talked to in a thread; the other way round blocks")
+    database = database_on(on_postgresql, connections=1, max_wait=5)
+
+    def talk(dbapi: Any, *_: Any) -> None:
+        if dbapi is not None:
+            cursor = dbapi.cursor()
+            cursor.execute("SELECT 1")
+            cursor.close()
+            dbapi.rollback()
+
+    for name in {listened, "checkin"}:
+        event.listen(database.async_engine.sync_engine, name, talk)
+
+    def read() -> None:
+        with database.session() as session:
+            assert session.scalar(COUNT) == 3
+
+    async def main() -> None:
+        async with database.async_session() as session:
+            for _ in range(3):
+                assert await session.scalar(COUNT) == 3
+                await asyncio.to_thread(read)
+        await database.dispose_async()
+
+    on_postgresql.runner.run(main())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 from headgate import LeasePool
 from headgate.config import LeaseOptions
@@ -352,3 +354,410 @@ def test_an_escape_in_a_transaction_writes_in_autocommit_after_its_own_commit(on
 
     on_postgresql.connected(body)
     assert on_postgresql.names()[-2:] == ["four", "five"]
+
+
+INSERT = text("INSERT INTO item (id, name) VALUES (4, 'four')")
+
+
+@pytest.mark.parametrize(
+    ("end", "statements"),
+    [
+        ("commit", ["SHOW default_transaction_read_only"]),
+        ("commit", ["SET default_transaction_read_only = off"]),
+        ("close", ["SET default_transaction_read_only = on"]),
+        ("rollback", ["SET default_transaction_read_only = on"]),
+        ("commit", ["SET LOCAL default_transaction_read_only = on"]),
+        ("commit", ["SET default_transaction_read_only = on", "RESET default_transaction_read_only"]),
+        ("commit", ["SET default_transaction_read_only = on", "SET default_transaction_read_only TO DEFAULT"]),
+        ("commit", ["SET default_transaction_read_only = on", "/* now */ RESET ALL"]),
+        ("commit", ["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"]),
+        ("commit", ["CREATE TEMPORARY TABLE product_characteristics (id integer)"]),
+    ],
+)
+def test_what_only_touches_the_default_leaves_connections_writing(
+    on_postgresql: Arena, statements: list[str], end: str
+) -> None:
+    engine = on_postgresql.make(pool_size=1)
+
+    def touch(connection: Connection) -> None:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        getattr(connection, end)()
+
+    def write(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert lease_of(connection).guarded
+        connection.execute(INSERT)
+        connection.commit()
+
+    on_postgresql.connected(touch, engine)
+    on_postgresql.connected(write, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
+
+def set_search_path(connection: Connection) -> None:
+    connection.exec_driver_sql("SET search_path = public")
+
+
+def commit_a_set(connection: Connection) -> None:
+    connection.exec_driver_sql("SET search_path = public")
+    connection.commit()
+
+
+def reach_for_the_driver(connection: Connection) -> None:
+    assert connection.connection.dbapi_connection
+
+
+def set_before_reaching_for_the_driver(connection: Connection) -> None:
+    connection.exec_driver_sql(READ_ONLY)
+    assert connection.connection.dbapi_connection
+
+
+@pytest.mark.parametrize(
+    "before", [set_search_path, commit_a_set, reach_for_the_driver, set_before_reaching_for_the_driver]
+)
+@pytest.mark.parametrize("is_bound", [False, True])
+def test_a_read_only_default_counts_whatever_was_before_it(on_postgresql: Arena, before: Any, is_bound: bool) -> None:
+    engine = on_postgresql.make(pool_size=1)
+
+    def body(connection: Connection) -> None:
+        before(connection)
+        if is_bound:
+            set_it = text("SELECT set_config(:name, :value, false)")
+            connection.execute(set_it, {"name": "Default_Transaction_Read_Only", "value": "on"})
+        else:
+            connection.exec_driver_sql(READ_ONLY)
+        connection.commit()
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(INSERT)
+
+    def later(connection: Connection) -> None:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(INSERT)
+        connection.rollback()
+        connection.exec_driver_sql("RESET default_transaction_read_only")
+        connection.commit()
+        connection.execute(INSERT)
+        connection.commit()
+
+    on_postgresql.connected(body, engine)
+    on_postgresql.connected(later, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_a_read_only_default_set_through_the_driver_counts(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(pool_size=1)
+
+    def body(connection: Connection) -> None:
+        dbapi: Any = connection.connection.dbapi_connection
+        cursor = dbapi.cursor()
+        cursor.execute(READ_ONLY)
+        cursor.close()
+        dbapi.commit()
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(INSERT)
+
+    def later(connection: Connection) -> None:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(INSERT)
+
+    on_postgresql.connected(body, engine)
+    on_postgresql.connected(later, engine)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT current_setting('transaction_read_only')",
+        "SELECT current_setting(:name)",
+        "SELECT setting FROM pg_settings WHERE name = :name",
+    ],
+)
+def test_a_primary_does_not_look_like_a_standby(on_postgresql: Arena, question: str) -> None:
+    def body(connection: Connection) -> None:
+        values = {"name": "transaction_read_only"} if ":name" in question else {}
+        assert connection.scalar(text(question), values) == "off"
+        connection.commit()
+        assert "reading" in repr(connection.connection), "it keeps nothing beyond its transaction"
+
+    on_postgresql.connected(body)
+
+
+def test_a_setting_that_is_no_transactions_is_read(on_postgresql: Arena) -> None:
+    def body(connection: Connection) -> None:
+        connection.scalar(text("SELECT current_setting('search_path')"))
+        assert "warm" in repr(connection.connection)
+
+    on_postgresql.connected(body)
+
+
+def test_the_driver_left_without_a_mode_writes_for_the_next_one(on_postgresql: Arena) -> None:
+    if on_postgresql.driver != "psycopg":
+        pytest.skip("only psycopg's sync connection has an attribute for it")
+    engine = on_postgresql.make(pool_size=1)
+
+    def escape(connection: Connection) -> None:
+        dbapi: Any = connection.connection.dbapi_connection
+        dbapi.read_only = None
+
+    def write(connection: Connection) -> None:
+        connection.execute(INSERT)
+        connection.commit()
+
+    on_postgresql.connected(escape, engine)
+    on_postgresql.connected(write, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_statements_in_autocommit_write_after_an_escapees_own_rollback(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("the async adapters' autocommit is set through SQLAlchemy")
+
+    def body(connection: Connection) -> None:
+        connection.execute(INSERT)
+        dbapi: Any = connection.connection.dbapi_connection
+        dbapi.rollback()
+        dbapi.autocommit = True
+        connection.execute(INSERT)
+        dbapi.autocommit = False
+
+    on_postgresql.connected(body)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_a_connection_class_of_a_later_listener_writes(on_postgresql: Arena) -> None:
+    if on_postgresql.driver != "asyncpg":
+        pytest.skip("only asyncpg has classes of connections")
+    from asyncpg import Connection as AsyncpgConnection  # type: ignore[import-untyped]
+
+    engine = on_postgresql.make()
+
+    @event.listens_for(engine, "do_connect")
+    def choose_class(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        options["connection_class"] = type("Own", (AsyncpgConnection,), {})
+
+    def body(connection: Connection) -> None:
+        connection.execute(INSERT)
+        assert not lease_of(connection).guarded
+        connection.commit()
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+@pytest.mark.parametrize("is_standby", [False, True])
+def test_a_server_that_takes_the_parameter_and_is_not_guarded_writes(
+    on_postgresql: Arena, is_standby: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those before 14, which do not report it, and a standby that is promoted later."""
+    engine = on_postgresql.make()
+    pool: Any = engine.pool
+    driver = type(pool.driver)
+    learn = driver.learn
+
+    def learn_otherwise(driver: Any, dbapi: Any) -> Any:
+        facts = learn(driver, dbapi)
+        return facts._replace(default=facts.default._replace(is_standby=is_standby))
+
+    monkeypatch.setattr(driver, "raise_guard", lambda driver, dbapi: False)
+    monkeypatch.setattr(driver, "learn", learn_otherwise)
+
+    def body(connection: Connection) -> None:
+        connection.execute(INSERT)
+        connection.commit()
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+@pytest.fixture
+def clerk(on_postgresql: Arena) -> Iterator[Arena]:
+    """The arena for a role that may read and write, but is nobody."""
+    on_postgresql.other("DROP ROLE IF EXISTS clerk")
+    on_postgresql.other("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
+    on_postgresql.other("GRANT ALL ON item TO clerk")
+    on_postgresql.url = on_postgresql.url.set(username="clerk", password="clerk")
+    yield on_postgresql
+    on_postgresql.other("DROP OWNED BY clerk")
+    on_postgresql.other("DROP ROLE clerk")
+
+
+@pytest.mark.parametrize("catalog", ["pg_db_role_setting", "pg_settings"])
+def test_catalogs_that_may_not_be_read_turn_the_guard_off(
+    clerk: Arena, catalog: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clerk.other(f"REVOKE ALL ON pg_catalog.{catalog} FROM PUBLIC")
+    engine = clerk.make()
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert "warm" in repr(connection.connection)
+        assert not lease_of(connection).guarded
+        connection.execute(INSERT)
+        connection.commit()
+
+    try:
+        with caplog.at_level(logging.INFO, "headgate.pool"):
+            clerk.connected(body, engine)
+    finally:
+        clerk.run(engine.dispose)
+        clerk.other(f"GRANT SELECT ON pg_catalog.{catalog} TO PUBLIC")
+    assert clerk.names()[-1] == "four"
+    assert "catalogs that may not be read" in caplog.text
+
+
+def ask_for_isolation(connection: Connection) -> None:
+    connection.get_isolation_level()
+    connection.rollback()
+
+
+def ask_for_autocommit(connection: Connection) -> None:
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def ask_for_serializable(connection: Connection) -> None:
+    connection.execution_options(isolation_level="SERIALIZABLE")
+
+
+@pytest.mark.parametrize("escape", [reach_for_the_driver, ask_for_isolation, ask_for_autocommit, ask_for_serializable])
+@pytest.mark.parametrize("by", ["role", "listener"])
+def test_no_escape_makes_a_reader_write(clerk: Arena, escape: Any, by: str) -> None:
+    engine = clerk.make()
+    if by == "role":
+        clerk.other("ALTER ROLE clerk SET default_transaction_read_only = on")
+    else:
+
+        @event.listens_for(engine, "connect")
+        def read_only(dbapi: Any, record: Any) -> None:
+            cursor = dbapi.cursor()
+            cursor.execute(READ_ONLY)
+            cursor.close()
+            dbapi.commit()
+
+    def body(connection: Connection) -> None:
+        escape(connection)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            connection.execute(INSERT)
+
+    try:
+        clerk.connected(body, engine)
+        clerk.connected(body, engine)
+    finally:
+        clerk.run(engine.dispose)
+    assert len(clerk.names()) == 3
+
+
+def test_a_listener_that_allows_writes_leaves_the_guard_up(sneaky: Arena) -> None:
+    engine = sneaky.make()
+
+    @event.listens_for(engine, "connect")
+    def allow(dbapi: Any, record: Any) -> None:
+        cursor = dbapi.cursor()
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.close()
+        dbapi.commit()
+
+    def body(connection: Connection) -> None:
+        assert connection.scalar(text("SELECT id FROM innocent")) == 100
+        connection.rollback()
+        connection.execute(INSERT)
+        connection.commit()
+
+    sneaky.connected(body, engine)
+    assert sneaky.names() == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "/* app=x */ RESET ALL",
+        "-- all of it\nRESET ALL",
+        "RESET default_transaction_read_only",
+        "SET default_transaction_read_only TO DEFAULT",
+        "SELECT set_config('default_transaction_read_only', null, false)",
+    ],
+)
+def test_autocommit_goes_on_writing_however_it_is_reset(on_postgresql: Arena, statement: str) -> None:
+    def body(connection: Connection) -> None:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text(statement))
+        connection.execute(INSERT)
+
+    on_postgresql.connected(body)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def test_asyncpgs_own_reset_leaves_the_driver_writing(on_postgresql: Arena) -> None:
+    if on_postgresql.driver != "asyncpg":
+        pytest.skip("the others have none")
+    engine = on_postgresql.make(pool_size=1)
+
+    def body(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        await_only(driver.reset())
+        await_only(driver.execute("INSERT INTO item (id, name) VALUES (4, 'four')"))
+
+    def after(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+        assert lease_of(connection).guarded
+
+    on_postgresql.connected(body, engine)
+    on_postgresql.connected(after, engine)
+    assert on_postgresql.names()[-1] == "four"
+
+
+def take_the_guard_away(options: dict[str, Any]) -> bool:
+    """What a pooler does to the parameter; True if it was there."""
+    was_there = "read_only" in f"{options.get('options')}{options.get('server_settings')}".lower()
+    options.pop("options", None)
+    options.pop("server_settings", None)
+    return was_there
+
+
+def test_a_pooler_that_sets_the_parameter_later_is_asked_without_it(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make()
+    asked: list[bool] = []
+
+    @event.listens_for(engine, "do_connect")
+    def pool(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        asked.append(take_the_guard_away(options))
+        dbapi = dialect.connect(*arguments, **options)
+        if asked[-1]:
+            cursor = dbapi.cursor()
+            cursor.execute("SET default_transaction_read_only = on")
+            cursor.close()
+            dbapi.commit()
+        return dbapi
+
+    def body(connection: Connection) -> None:
+        connection.execute(INSERT)
+        assert not lease_of(connection).guarded
+        connection.commit()
+
+    on_postgresql.connected(body, engine)
+    assert on_postgresql.names()[-1] == "four"
+    assert asked == [True, False]
+
+
+def test_each_of_several_connects_that_are_refused_is_tried_without_the_parameter(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make()
+    attempts: list[bool] = []
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        attempts.append(take_the_guard_away(options))
+        if not attempts[-1]:
+            return
+        if len(attempts) == 1:
+            with engine.connect() as meanwhile:
+                meanwhile.execute(text("SELECT 1"))
+        raise RuntimeError("unsupported startup parameter: default_transaction_read_only")
+
+    def body(connection: Connection) -> None:
+        connection.execute(text("SELECT count(*) FROM item"))
+
+    on_postgresql.connected(body, engine)
+    assert attempts == [True, True, False, False]

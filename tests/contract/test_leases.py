@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
 import threading
@@ -27,6 +28,7 @@ from headgate.lending import PING_AFTER_IDLE_NS
 from .conftest import Arena, Base, Item
 
 BACKEND = text("SELECT pg_backend_pid()")
+COUNT = text("SELECT count(*) FROM item")
 
 
 def held(session: Session | Connection) -> int:
@@ -460,7 +462,7 @@ def test_a_finished_cursor_does_not_give_its_connection_away(on_postgresql: Aren
         cursor = connection.connection.cursor()
         cursor.execute("SELECT 1")
         assert held(connection) == 0
-        assert cursor.connection is connection.connection
+        assert hasattr(cursor, "connection") is not on_postgresql.is_async  # SQLAlchemy's adapters have none
         # SQLAlchemy's adapters have little that reaches a connection, and 2.0.43 has nothing.
         errors = (headgate.LeaseError, AttributeError) if on_postgresql.is_async else headgate.LeaseError
         with pytest.raises(errors):
@@ -1054,3 +1056,244 @@ def test_a_ping_cancelled_at_hand_over_leaks_nothing(on_postgresql: Arena) -> No
             assert len(third.execute(select(Item)).all()) == 3
 
     on_postgresql.run(inside)
+
+
+# what instrumentation and old code do with connections and cursors
+
+
+def test_instrumentation_finds_the_drivers_account_of_the_connection(on_sync: Arena) -> None:
+    engine = on_sync.make()
+    accounts: list[Any] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    @event.listens_for(engine, "after_cursor_execute")
+    def look(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        conn.info.setdefault("started", []).append(statement)
+        info = getattr(cursor.connection, "info", None)  # sqlite3 has none
+        accounts.append(info and (info.dbname, info.port))
+
+    def body(connection: Connection) -> None:
+        for _ in range(2):
+            assert connection.scalar(COUNT) == 3
+            assert held(connection) == 0
+
+    on_sync.connected(body, engine)
+    account = (on_sync.url.database, on_sync.url.port) if on_sync.is_postgresql else None
+    assert accounts == [account] * 4
+
+
+def test_the_process_that_is_named_before_a_statement_is_the_one_that_runs_it(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("psycopg's own")
+    engine = on_postgresql.make()
+    named: list[int] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def look(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        named.append(cursor.connection.info.backend_pid)
+
+    def body(connection: Connection) -> None:
+        connection.scalar(COUNT)
+        assert held(connection) == 1, "it stays, so that what was said is true"
+        connection.rollback()
+        assert held(connection) == 0
+        assert connection.scalar(BACKEND) == named[-1]
+
+    on_postgresql.connected(body, engine)
+
+
+def test_the_connection_of_a_cursor_is_the_virtual_one(on_sync: Arena) -> None:
+    def body(connection: Connection) -> None:
+        cursor: Any = connection.connection.cursor()
+        cursor.execute("INSERT INTO item (id, name) VALUES (4, 'four')")
+        cursor.connection.commit()
+        assert held(connection) == 0
+        cursor.connection.mark = 1
+        assert connection.connection.mark == 1  # type: ignore[attr-defined]
+        assert getattr(cursor.connection, "dsn", None) is None
+        assert held(connection) == 0
+
+    on_sync.connected(body)
+    assert on_sync.names()[-1] == "four"
+
+
+def test_asking_for_what_the_driver_does_not_have_costs_no_connection(arena: Arena) -> None:
+    engine = arena.make()
+
+    def body(connection: Connection) -> None:
+        raw: Any = connection.connection
+        for _ in range(2):
+            assert getattr(raw, "get_dsn_parameters", None) is None
+            assert not hasattr(raw, "no_such_thing")
+            connection.scalar(COUNT)
+            assert held(connection) == 0
+        assert hasattr(raw, "adapters" if "psycopg" in arena.driver else "isolation_level")
+        assert held(connection) == 1
+
+    for _ in range(2):
+        arena.connected(body, engine)
+        arena.run(engine.dispose)
+
+
+def test_what_a_listener_has_set_on_a_connection_is_found(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("SQLAlchemy's adapters take no attributes")
+    engine = on_postgresql.make()
+    on_postgresql.connected(lambda connection: connection.scalar(COUNT), engine)
+
+    @event.listens_for(engine, "checkout")
+    def mark(dbapi: Any, record: Any, proxy: Any) -> None:
+        dbapi.mark = "x"
+
+    def body(connection: Connection) -> None:
+        connection.scalar(COUNT)
+        assert connection.connection.mark == "x"  # type: ignore[attr-defined]
+
+    on_postgresql.connected(body, engine)
+
+
+def test_what_is_set_on_a_raw_connection_stays_there(arena: Arena) -> None:
+    engine = arena.make()
+
+    def body() -> None:
+        raw: Any = engine.raw_connection()
+        raw.autocommit, raw.row_factory = True, len
+        assert (raw.autocommit, raw.row_factory) == (True, len)
+        cursor = raw.cursor()
+        cursor.execute("INSERT INTO item (id, name) VALUES (4, 'four')")
+        cursor.close()
+        raw.rollback()
+        raw.close()
+
+    arena.run(body)
+    assert arena.names() == ["one", "two", "three"], "as in SQLAlchemy, the driver has not heard of it"
+
+
+@pytest.mark.parametrize("end", [Connection.commit, Connection.rollback, Connection.close])
+def test_a_stream_that_ended_with_its_transaction_says_so(on_postgresql: Arena, end: Any) -> None:
+    engine = on_postgresql.make()
+
+    def inside() -> None:
+        connection = engine.connect()
+        streaming = connection.execution_options(stream_results=True, max_row_buffer=10)
+        rows = streaming.execute(text("SELECT generate_series(1, 1000)"))
+        assert rows.fetchone() == (1,)
+        end(connection)
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        with pytest.raises(ProgrammingError, match="this stream ended with its transaction"):
+            rows.fetchall()
+        rows.close()
+        connection.close()
+
+    on_postgresql.run(inside)
+
+
+def test_rows_that_were_fetched_ahead_are_there_after_a_commit(on_postgresql: Arena) -> None:
+    if on_postgresql.driver != "asyncpg":
+        pytest.skip("SQLAlchemy's adapter of asyncpg fetches fifty rows at once")
+    engine = on_postgresql.make()
+
+    def body(connection: Connection) -> None:
+        rows = connection.execution_options(stream_results=True).execute(text("SELECT generate_series(1, 200)"))
+        rows.fetchone()
+        connection.commit()
+        assert [rows.fetchone() for _ in range(14)] == [(number,) for number in range(2, 16)]
+        with pytest.raises(ProgrammingError, match="this stream ended"):
+            rows.fetchall()
+
+    on_postgresql.connected(body, engine)
+
+
+def test_a_stream_of_sqlite_goes_on_after_a_commit(on_sqlite: Arena) -> None:
+    if not on_sqlite.is_async:
+        pytest.skip("sqlite3 has no other cursors")
+
+    def body(connection: Connection) -> None:
+        streaming = connection.execution_options(stream_results=True, max_row_buffer=1)
+        rows = streaming.execute(text("SELECT id FROM item ORDER BY id"))
+        assert rows.fetchone() == (1,)
+        connection.commit()
+        assert held(connection) == 1
+        assert rows.fetchall() == [(2,), (3,)]
+        assert held(connection) == 0
+        rows = streaming.execute(text("SELECT id FROM item ORDER BY id"))
+        connection.execute(insert(Item).values(id=4, name="four"))
+        rows.close()
+        assert held(connection) == 1, "the transaction goes on"
+        connection.commit()
+        assert held(connection) == 0
+
+    on_sqlite.connected(body)
+
+
+def test_what_a_connect_listener_has_noted_is_in_the_connections_info(arena: Arena) -> None:
+    engine = arena.make()
+    event.listen(engine, "connect", lambda dbapi, record: record.info.update(region="north"))
+
+    def body(connection: Connection) -> None:
+        connection.scalar(COUNT)
+        assert connection.info == {"region": "north"}
+        connection.info["region"] = "south"
+        connection.scalar(COUNT)
+        assert connection.info == {"region": "south"}
+
+    arena.connected(body, engine)
+
+
+def test_the_info_follows_the_connection(on_postgresql: Arena) -> None:
+    engine = on_postgresql.make(pool_size=2)
+    numbers = itertools.count()
+    event.listen(engine, "connect", lambda dbapi, record: record.info.update(number=next(numbers)))
+
+    def inside() -> None:
+        with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+            one.info["mine"] = "kept"
+            one.scalar(COUNT)
+            assert one.info == {"mine": "kept", "number": 0}
+            two.execute(insert(Item).values(id=4, name="four"))
+            three.execute(insert(Item).values(id=5, name="five"))  # has revoked what was left with one
+            two.rollback()
+            one.scalar(COUNT)
+            assert one.info == {"mine": "kept", "number": 1}
+
+    on_postgresql.run(inside)
+
+
+@pytest.mark.parametrize("moment", ["before the first statement", "between two"])
+def test_a_soft_invalidation_is_not_forgotten_where_nothing_is_held(arena: Arena, moment: str) -> None:
+    engine = arena.make(pool_size=1)
+    seen: list[str] = []
+    arena.connected(lambda connection: connection.scalar(COUNT), engine)
+    event.listen(engine, "connect", lambda *_: seen.append("connect"))
+    event.listen(engine, "soft_invalidate", lambda *_: seen.append("soft_invalidate"))
+
+    def body(connection: Connection) -> None:
+        if moment == "between two":
+            connection.scalar(COUNT)
+        connection.connection.invalidate(soft=True)
+        connection.scalar(COUNT)
+        assert held(connection) == 0
+        assert seen == ["soft_invalidate"]
+
+    arena.connected(body, engine)
+    arena.connected(lambda connection: connection.scalar(COUNT), engine)
+    assert seen == ["soft_invalidate", "connect"]
+
+
+def test_a_cursor_answers_from_memory_after_a_read(on_postgresql: Arena) -> None:
+    if on_postgresql.is_async:
+        pytest.skip("psycopg's own")
+
+    def body(connection: Connection) -> None:
+        cursor: Any = connection.connection.cursor()
+        cursor.execute("SELECT id FROM item ORDER BY id")
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+        cursor.scroll(1, "absolute")
+        assert cursor.fetchone() == (2,)
+        assert cursor.nextset() is None
+        assert cursor.closed is False
+        cursor.close()
+        assert cursor.closed is True
+        assert held(connection) == 0
+
+    on_postgresql.connected(body)

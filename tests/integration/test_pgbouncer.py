@@ -363,7 +363,6 @@ async def test_the_guard_turns_itself_off_and_says_so_once(
     assert [GUARD_IS_OFF in record.message for record in caplog.records] == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="of several connects that are refused at once, only one is tried again")
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_every_one_of_the_first_connects_does_without_the_guard(ground: Ground, driver: str) -> None:
     db = documented_database(driver, ground.pooler, guard=True)

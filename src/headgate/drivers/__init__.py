@@ -5,11 +5,19 @@ from __future__ import annotations
 from sqlalchemy.engine import Dialect
 
 from headgate.drivers.postgresql import Asyncpg, Psycopg, PsycopgAsync
-from headgate.drivers.protocol import FINISHED_CURSOR_ATTRIBUTES, Driver, Facts, IdleWatch
+from headgate.drivers.protocol import FINISHED_CURSOR_ATTRIBUTES, Driver, Facts, IdleWatch, ReadOnlyDefault
 from headgate.drivers.sockets import has_input
 from headgate.drivers.sqlite import Aiosqlite, Sqlite
 
-__all__ = ["FINISHED_CURSOR_ATTRIBUTES", "Driver", "Facts", "IdleWatch", "driver_for", "has_input"]
+__all__ = [
+    "FINISHED_CURSOR_ATTRIBUTES",
+    "Driver",
+    "Facts",
+    "IdleWatch",
+    "ReadOnlyDefault",
+    "driver_for",
+    "has_input",
+]
 
 _DRIVERS: dict[tuple[str, str, bool], Driver] = {
     ("postgresql", "psycopg", False): Psycopg(),

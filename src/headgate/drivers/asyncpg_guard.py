@@ -50,4 +50,8 @@ def guarded_connection_class() -> type[Any]:
             self._check_open()
             return ReadWriteTransaction(self, isolation, readonly, deferrable)
 
+        def get_reset_query(self) -> str:
+            # For ``reset``, which only somebody calls who has the connection itself, and may write as he likes.
+            return f"{super().get_reset_query()}\nSET default_transaction_read_only = off;"
+
     return GuardedConnection

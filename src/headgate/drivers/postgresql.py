@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.util import await_only
 
 from headgate.drivers.asyncpg_guard import guarded_connection_class
-from headgate.drivers.protocol import Driver, Facts, IdleWatch
+from headgate.drivers.protocol import Driver, Facts, IdleWatch, ReadOnlyDefault
 from headgate.drivers.sockets import has_input
 from headgate.statements import Family
 from headgate.waiters import running_loop
@@ -26,7 +26,8 @@ CONNECTION_OK = 0
 
 QUESTIONS = """
 SELECT pg_catalog.current_setting('default_transaction_isolation'),
-  (SELECT lower(split_part(setting, '=', 2)) IN ('on', 'true', 'yes', '1')
+  setting = 'on', source, reset_val = 'on', pg_catalog.pg_is_in_recovery(),
+  coalesce((SELECT lower(split_part(setting, '=', 2)) IN ('on', 'true', 'yes', '1')
    FROM pg_catalog.pg_db_role_setting AS given
      LEFT JOIN pg_catalog.pg_database AS base ON base.oid = given.setdatabase
      LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = given.setrole,
@@ -34,20 +35,26 @@ SELECT pg_catalog.current_setting('default_transaction_isolation'),
    WHERE (given.setdatabase = 0 OR base.datname = current_database())
      AND (given.setrole = 0 OR role.rolname = session_user)
      AND setting LIKE 'default_transaction_read_only=%'
-   ORDER BY given.setrole = 0, given.setdatabase = 0 LIMIT 1),
-  (SELECT source = 'session' FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'),
+   ORDER BY given.setrole = 0, given.setdatabase = 0 LIMIT 1), false),
   (SELECT json_agg(name)::text FROM (
      SELECT lower(typname) AS name FROM pg_catalog.pg_type AS type
      GROUP BY 1 HAVING bool_and(typtype = 'e' AND NOT EXISTS (
        SELECT FROM pg_catalog.pg_cast WHERE casttarget IN (type.oid, type.typarray)
          OR castsource IN (type.oid, type.typarray)))) AS enums)
+FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'
 """
 """Asked once of each connection. The guard hides a role's own default, and enums are types of the application's."""
 
+ISOLATION_QUESTION = "SHOW default_transaction_isolation"
+SOURCE_QUESTION = "SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"
+
 GUARD = "default_transaction_read_only"
 PSYCOPG_GUARD = "--Default_Transaction_Read_Only=on"
+ASYNCPG_GUARD = "On"
 """Spelled as nobody else does: SQLAlchemy 2.0 keeps what was added, and an application may ask for the same itself."""
 READ_ONLY_VIOLATION = "25006"
+OPERATOR_INTERVENTION = "57"
+"""Class of SQLSTATEs: the server is going down, or somebody has cancelled the question."""
 
 MAX_LAST_WORDS = 8
 """How many packets of an idle server are read in search of the end of its connection."""
@@ -84,7 +91,11 @@ class _Postgresql:
             return None
 
     def set_guard(self, dbapi: Any, *, on: bool) -> None:
-        _ask(self, dbapi, f"SET {GUARD} = {'on' if on else 'off'}")  # type: ignore[arg-type]
+        # Not SET to on: only what came with the connection's start is told apart from the application's own.
+        _ask(self, dbapi, f"RESET {GUARD}" if on else f"SET {GUARD} = off")  # type: ignore[arg-type]
+
+    def has_set_default(self, dbapi: Any) -> bool:
+        return bool(_ask(self, dbapi, SOURCE_QUESTION)[0] == "session")  # type: ignore[arg-type]
 
     def was_never_sent(self, error: Exception) -> bool:
         return False
@@ -146,8 +157,16 @@ class Psycopg(_Postgresql):
             return Facts(can_lease=False)
         return _ask_server(self, dbapi)
 
+    def begin_read_write(self, dbapi: Any) -> None:
+        if self.raw(dbapi).read_only is None:
+            self._begin_with(dbapi, read_only=False)
+
     def begin_as_given(self, dbapi: Any) -> None:
-        self._begin_with(dbapi, read_only=None)
+        if self.raw(dbapi).read_only is False:
+            self._begin_with(dbapi, read_only=None)
+
+    def reads_by_default(self, dbapi: Any) -> bool:
+        return bool(self.raw(dbapi).pgconn.parameter_status(GUARD.encode()) == b"on")
 
     def abort(self, dbapi: Any) -> int | None:
         pgconn = self.raw(dbapi).pgconn
@@ -179,9 +198,9 @@ class Psycopg(_Postgresql):
         status = self.raw(dbapi).pgconn.parameter_status
         if not hasattr(self.raw(dbapi), "_begin_statement"):
             return False  # a psycopg we do not know
-        if status(GUARD.encode()) != b"on" or status(b"in_hot_standby") != b"off":
+        if not self.reads_by_default(dbapi) or status(b"in_hot_standby") != b"off":
             return False
-        self._begin_with(dbapi, read_only=False)
+        self.begin_read_write(dbapi)
         return True
 
     def _begin_with(self, dbapi: Any, *, read_only: bool | None) -> None:
@@ -245,8 +264,14 @@ class Asyncpg(_Postgresql):
             return Facts(can_lease=False)
         return _ask_server(self, dbapi)
 
+    def begin_read_write(self, dbapi: Any) -> None:
+        dbapi._connection.begins_read_write = True
+
     def begin_as_given(self, dbapi: Any) -> None:
         dbapi._connection.begins_read_write = False
+
+    def reads_by_default(self, dbapi: Any) -> bool:
+        return getattr(dbapi._connection.get_settings(), GUARD, None) == "on"
 
     def abort(self, dbapi: Any) -> int | None:
         # Its loop may be another thread's, stopped or closed: the server is told past it.
@@ -279,26 +304,29 @@ class Asyncpg(_Postgresql):
 
     def ask_for_guard(self, options: dict[str, Any]) -> bool:
         settings = options.get("server_settings") or {}
-        if options.get("connection_class") is guarded_connection_class():
+        if settings.get(GUARD) == ASYNCPG_GUARD:
             return True
-        if _names_guard(str(settings)) or _wants_a_writer(options) or "connection_class" in options:
+        own_class = options.get("connection_class", guarded_connection_class())
+        if _names_guard(str(settings)) or _wants_a_writer(options) or own_class is not guarded_connection_class():
             return False
-        options["server_settings"] = {**settings, GUARD: "on"}
+        options["server_settings"] = {**settings, GUARD: ASYNCPG_GUARD}
         options["connection_class"] = guarded_connection_class()
         return True
 
     def drop_guard(self, options: dict[str, Any]) -> None:
+        settings = options.get("server_settings") or {}
+        if settings.get(GUARD) == ASYNCPG_GUARD:
+            options["server_settings"] = {name: value for name, value in settings.items() if name != GUARD}
         if options.get("connection_class") is guarded_connection_class():
             del options["connection_class"]
-            options["server_settings"] = {
-                name: value for name, value in options["server_settings"].items() if name != GUARD
-            }
 
     def raise_guard(self, dbapi: Any) -> bool:
-        settings = dbapi._connection.get_settings()
-        if getattr(settings, GUARD, None) != "on" or getattr(settings, "in_hot_standby", None) != "off":
+        # Not isinstance: to asyncpg's metaclass every connection is an instance of every class of connections.
+        if not issubclass(type(dbapi._connection), guarded_connection_class()):
+            return False  # another ``do_connect`` listener has asked for a class of its own
+        if not self.reads_by_default(dbapi) or dbapi._connection.get_settings().in_hot_standby != "off":
             return False
-        dbapi._connection.begins_read_write = True
+        self.begin_read_write(dbapi)
         return True
 
 
@@ -325,9 +353,22 @@ def _descriptor(connection: Any) -> int:
 
 
 def _ask_server(driver: Driver, dbapi: Any) -> Facts:
-    isolation, reads_by_default, has_been_set, enums = _ask(driver, dbapi, QUESTIONS)
-    can_lease = isolation in WEAK_DEFAULTS
-    return Facts(can_lease, bool(reads_by_default or has_been_set), tuple(json.loads(enums or "[]")))
+    try:
+        isolation, *default, enums = _ask(driver, dbapi, QUESTIONS)
+    except Exception as error:  # a hardened catalog, or none: what speaks PostgreSQL's protocol need not be one
+        if driver.is_dead(dbapi) or str(getattr(error, "sqlstate", "")).startswith(OPERATOR_INTERVENTION):
+            raise
+        return Facts(_is_weak_by_default(driver, dbapi))
+    return Facts(isolation in WEAK_DEFAULTS, ReadOnlyDefault(*default), tuple(json.loads(enums or "[]")))
+
+
+def _is_weak_by_default(driver: Driver, dbapi: Any) -> bool:
+    try:
+        return _ask(driver, dbapi, ISOLATION_QUESTION)[0] in WEAK_DEFAULTS
+    except Exception:
+        if driver.is_dead(dbapi):
+            raise
+        return False
 
 
 def _ask(driver: Driver, dbapi: Any, statement: str) -> Any:

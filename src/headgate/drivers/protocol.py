@@ -12,21 +12,50 @@ from typing import Any, NamedTuple, Protocol
 from headgate.statements import Family
 
 FINISHED_CURSOR_ATTRIBUTES = frozenset(
-    {"format", "itersize", "messages", "pgresult", "row_factory", "rownumber", "statusmessage"}
+    {
+        "closed",
+        "format",
+        "itersize",
+        "messages",
+        "nextset",
+        "pgresult",
+        "results",
+        "row_factory",
+        "rownumber",
+        "scroll",
+        "set_result",
+        "statusmessage",
+    }
 )
 """What may be asked of a finished driver cursor without reaching its connection."""
+
+
+class ReadOnlyDefault(NamedTuple):
+    """What a server says about a new connection's ``default_transaction_read_only``.
+
+    :ivar source: where its value comes from: ``client`` is a startup parameter, ``session`` a SET.
+    :ivar resets_to_on: what RESET would make of it.
+    :ivar is_standby: the server could not write anyway, until it is promoted.
+    :ivar is_given: the role or the database has it on; hidden by a startup parameter.
+    """
+
+    is_on: bool
+    source: str
+    resets_to_on: bool
+    is_standby: bool
+    is_given: bool
 
 
 class Facts(NamedTuple):
     """What a server says about a connection.
 
     :ivar can_lease: its effective isolation allows other connections between two statements.
-    :ivar reads_by_default: the role, the database or a ``connect`` listener has set ``default_transaction_read_only``.
+    :ivar default: whether its transactions only read by default, and why; None if it could not be asked.
     :ivar enums: names of types in lower case that are enums whatever their schema.
     """
 
     can_lease: bool
-    reads_by_default: bool = False
+    default: ReadOnlyDefault | None = None
     enums: tuple[str, ...] = ()
 
 
@@ -90,12 +119,24 @@ class Driver(Protocol):
         """If a new connection came up read-only, make its transactions read and write; False if it did not. No I/O."""
         ...
 
+    def begin_read_write(self, dbapi: Any) -> None:
+        """Make a guarded connection's transactions read and write, unless the application says READ ONLY. No I/O."""
+        ...
+
     def begin_as_given(self, dbapi: Any) -> None:
-        """Undo what ``raise_guard`` made of transactions: they read only, as the role's default is. No I/O."""
+        """Undo ``begin_read_write``: transactions are what the session's default says. No I/O."""
         ...
 
     def set_guard(self, dbapi: Any, *, on: bool) -> None:
-        """Make an idle connection refuse or allow writes outside of transactions; one round trip."""
+        """Make an idle connection that was started guarded refuse or allow writes by default; one round trip."""
+        ...
+
+    def reads_by_default(self, dbapi: Any) -> bool:
+        """True if the server has reported that the session's transactions only read by default; no I/O."""
+        ...
+
+    def has_set_default(self, dbapi: Any) -> bool:
+        """True if a SET decides that in this session, and not what it was started with; one round trip."""
         ...
 
     def is_read_only_violation(self, error: Exception) -> bool:

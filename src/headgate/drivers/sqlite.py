@@ -52,6 +52,9 @@ class Sqlite:
         legacy = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
         return Facts(raw.isolation_level is not None and getattr(raw, "autocommit", legacy) == legacy)
 
+    def begin_read_write(self, dbapi: Any) -> None:
+        pass
+
     def begin_as_given(self, dbapi: Any) -> None:
         pass
 
@@ -66,6 +69,12 @@ class Sqlite:
 
     def set_guard(self, dbapi: Any, *, on: bool) -> None:
         pass
+
+    def reads_by_default(self, dbapi: Any) -> bool:
+        return False
+
+    def has_set_default(self, dbapi: Any) -> bool:
+        return False
 
     def is_read_only_violation(self, error: Exception) -> bool:
         return False
