@@ -1,5 +1,6 @@
 """Back pressure and leased database connections for FastAPI + SQLAlchemy."""
 
+from headgate.admission import lane
 from headgate.config import GateOptions, LeaseOptions
 from headgate.database import Database
 from headgate.errors import ConfigError, HeadgateError, LeaseError, Overloaded
@@ -20,5 +21,6 @@ __all__ = [
     "Overloaded",
     "Session",
     "__version__",
+    "lane",
     "lease",
 ]

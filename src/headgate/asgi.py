@@ -1,37 +1,132 @@
-"""Pure ASGI middleware: puts the database into the scope and opens and closes it with the app."""
+"""Pure ASGI middleware: the database in the scope, opened and closed with the app, and the request's admission."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Final
 
+from headgate.admission import Admission, current_admission
+from headgate.closing import close_sessions
+from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.database import Database
+from headgate.disconnects import Message, OpenRequest, Receive, Scope, Send, Sweep
 from headgate.errors import ConfigError
+from headgate.problems import RefusalLog, describe_refusal
+from headgate.queueing import Rank
+from headgate.routes import RouteMemory
+from headgate.sessions import AsyncSession, Session
+from headgate.threads import worker_threads
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCOPE_KEY = "headgate"
 """Where the databases of a request are: ``scope["headgate"][name]``; mounted apps inherit it."""
 
+MOST_DIGITS: Final = 10
+"""Of a deadline in a header: 31 years; a client's number of any length would be a way to make us fail."""
+
+
+SESSIONS_KEY = "headgate.sessions"
+"""Where the sessions are that have been opened for a request; the innermost middleware closes them."""
+
 
 class DatabaseMiddleware:
-    """Makes one ``Database`` known to everything below it."""
+    """Makes one ``Database`` known to everything below it, and a request one admission to its gate."""
 
-    def __init__(self, app: App, db: Database, check_on_startup: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        db: Database,
+        check_on_startup: bool,
+        refusals: RefusalOptions,
+        deadlines: DeadlineOptions,
+        log: RefusalLog,
+    ) -> None:
         self.app = app
         self.db = db
         self.check_on_startup = check_on_startup
+        self.refusals = refusals
+        self.deadlines = deadlines
+        self.routes = RouteMemory()
+        self._log = log
+        self._sweep: Sweep | None = None
+        self._deadline_header = (deadlines.header or "").lower().encode("latin-1")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
         scope[SCOPE_KEY] = {**scope.get(SCOPE_KEY, {}), self.db.name: self.db}
-        await self.app(scope, receive, send)
+        # A new list, known before anybody copies the scope: what is opened below is closed here.
+        scope[SESSIONS_KEY] = sessions = list[Session | AsyncSession]()
+        try:
+            if scope["type"] == "http":
+                await self._answer(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            if sessions:
+                await close_sessions(sessions)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gate = self.db.gate
+        outer = current_admission.get()  # of another database's middleware around this one
+        admission = outer or Admission(gate.clock(), threads=worker_threads())
+        if outer is None:
+            self._set_deadline(admission, scope)
+        if gate.is_overloaded and self.refusals.early and self.routes.needs(scope["method"], scope["path"]):
+            if await self._refuse_early(send):
+                return
+            gate.expect(admission)
+        request = None
+        if outer is None:
+            request = self._open(admission, scope, receive, send)
+            receive, send = request.receive, request.send
+        token = current_admission.set(admission)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            current_admission.reset(token)
+            if request is not None:
+                request.close()
+            gate.arrive(admission)
+            if "endpoint" in scope:
+                asked = gate in admission.asked and admission.rank is not Rank.HIGH
+                self.routes.note(scope["method"], scope["path"], scope.get("path_params", {}), asked=asked)
+
+    def _open(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> OpenRequest:
+        loop, sweep = worker_threads().loop, self._sweep
+        if sweep is None or sweep.loop is not loop:
+            self._sweep = sweep = Sweep(loop, self.db.gate.clock)
+        is_given_up = scope["method"] in self.deadlines.stop_when_gone
+        return OpenRequest(admission, scope, receive, send, sweep, is_given_up=is_given_up)
+
+    def _set_deadline(self, admission: Admission, scope: Scope) -> None:
+        if self.deadlines.seconds is not None:
+            admission.shorten(self.deadlines.seconds)
+        if self._deadline_header:
+            for name, value in scope["headers"]:
+                if name == self._deadline_header and value.isdigit() and len(value) < MOST_DIGITS:
+                    admission.shorten(int(value) / 1e3)
+
+    async def _refuse_early(self, send: Send) -> bool:
+        gate = self.db.gate
+        refusal = gate.refuse_early()
+        if refusal is None:
+            return False
+        self._log.say(lambda: gate.refusal(refusal.reason, None))
+        problem = describe_refusal(
+            self.refusals,
+            database=self.db.name,
+            reason=refusal.reason,
+            retry_after_s=refusal.retry_after_s,
+            nothing_executed=True,
+        )
+        headers = {**problem.headers, "Content-Length": str(len(problem.body))}
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": problem.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": problem.body})
+        return True
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the database before the app's own lifespan, which may want it, and close it after that."""

@@ -26,21 +26,30 @@ class GateOptions:
     """Who may hold a connection and who may wait for one.
 
     :ivar connections: budget of one process, sync and async together; at least 1.
-    :ivar max_wait: seconds a waiter waits at most before it is dropped; 0 turns waiting off.
-    :ivar max_pending: how many may wait at once; one more is shed. 0 turns waiting off.
+    :ivar max_wait: seconds a request waits for its first connection at most before it is dropped; 0 turns waiting
+        off. It bounds the burst that passes, and how old an answer can be: choose it well below what callers wait.
+    :ivar max_pending: how many may wait at once; one more newcomer is shed. 0 turns waiting off. It bounds memory only.
+    :ivar max_stall: seconds a request that has held a connection waits for its next one although nobody gets any.
+    :ivar reserve: connections of the budget that only the high lane may use; fewer than ``connections``.
     """
 
     connections: int = 15
-    max_wait: float = 1.0
+    max_wait: float = 0.5
     max_pending: int = 1000
+    max_stall: float = 5.0
+    reserve: int = 0
 
     def __post_init__(self) -> None:
-        for option in ("connections", "max_pending"):
+        for option in ("connections", "max_pending", "reserve"):
             _require(isinstance(getattr(self, option), int), option, getattr(self, option), "use a whole number")
-        _require(isinstance(self.max_wait, int | float), "max_wait", self.max_wait, "use a number of seconds")
         _require(self.connections >= 1, "connections", self.connections, "use at least 1")
-        finite = 0 <= self.max_wait < threading.TIMEOUT_MAX
-        _require(finite, "max_wait", self.max_wait, "use 0 (never wait) or a finite number of seconds")
+        for option in ("max_wait", "max_stall"):
+            seconds = getattr(self, option)
+            _require(isinstance(seconds, int | float), option, seconds, "use a number of seconds")
+            finite = 0 <= seconds < threading.TIMEOUT_MAX
+            _require(finite, option, seconds, "use 0 (never wait) or a finite number of seconds")
+        held_back = 0 <= self.reserve < self.connections
+        _require(held_back, "reserve", self.reserve, f"use 0 to {self.connections - 1}, fewer than connections=")
         _require(self.max_pending >= 0, "max_pending", self.max_pending, "use 0 (never wait) or more")
 
 
@@ -81,12 +90,43 @@ class RefusalOptions:
     """How a refusal is answered over HTTP.
 
     :ivar status: 503, or 429 where a load balancer takes 503 for a broken server.
+    :ivar header: the name of the header that says when to come again.
+    :ivar early: in overload, turn requests away before routing whose route is known to need the database.
     """
 
     status: int = 503
+    header: str = "Retry-After"
+    early: bool = True
 
     def __post_init__(self) -> None:
         _require(self.status in (429, 503), "status", self.status, "use 503 or 429")
+        named = isinstance(self.header, str) and self.header.replace("-", "").isalnum() and self.header.isascii()
+        _require(named, "header", self.header, "use a header's name, as 'Retry-After'")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineOptions:
+    """When nobody wants a request's answer any more: what it waits for is ended then, what it runs is cancelled.
+
+    :ivar seconds: after a request has come; None for no deadline.
+    :ivar header: the name of a request header with milliseconds that may shorten it; None to read none, as whoever
+        is not trusted could send it.
+    :ivar stop_when_gone: methods whose requests are given up when their client has gone. Any other request goes on,
+        unless it still waits for its first connection: it may have done half of something elsewhere.
+    """
+
+    seconds: float | None = None
+    header: str | None = None
+    stop_when_gone: frozenset[str] = frozenset({"GET", "HEAD", "QUERY"})
+
+    def __post_init__(self) -> None:
+        positive = self.seconds is None or (isinstance(self.seconds, int | float) and 0 < self.seconds < 1e9)
+        _require(positive, "seconds", self.seconds, "use a number of seconds above 0, or None")
+        named = self.header is None or (self.header.replace("-", "").isalnum() and self.header.isascii())
+        _require(named, "header", self.header, "use a header's name, as 'X-Request-Timeout-Ms', or None")
+        methods = self.stop_when_gone
+        are_named = not isinstance(methods, str) and all(isinstance(name, str) and name.isupper() for name in methods)
+        _require(are_named, "stop_when_gone", methods, "use names of methods, as frozenset({'GET', 'HEAD'})")
 
 
 def is_switched_off(environ: Mapping[str, str] = os.environ) -> bool:

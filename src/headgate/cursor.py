@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from headgate.admission import current_admission
+from headgate.cancelling import run_for
 from headgate.cursor_connection import CursorConnection
 from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES
 
@@ -134,3 +137,77 @@ class VirtualCursor:
         if self._real is None or name not in FINISHED_CURSOR_ATTRIBUTES:
             return getattr(self._owner.escaping_cursor(self), name)
         return getattr(self._real, name)
+
+
+class UnbufferedCursor(VirtualCursor):
+    """For a driver that works for the rows as they are fetched."""
+
+    __slots__ = ()
+
+    def fetchone(self) -> Any:
+        """DBAPI: the next row."""
+        return self._fetch(self._executed().fetchone)
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """DBAPI: the next rows."""
+        return self._fetch(self._executed().fetchmany, *args, **kwargs)
+
+    def fetchall(self) -> Any:
+        """DBAPI: the remaining rows."""
+        return self._fetch(self._executed().fetchall)
+
+    def _fetch(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs) if self._lease is None else fetch(self._lease, call, *args, **kwargs)
+
+
+class ServerCursor:
+    """A server-side cursor of the driver's own: the server works for the rows as they are fetched."""
+
+    __slots__ = ("__weakref__", "_lease", "_real")
+
+    def __init__(self, real: Any, lease: Lease) -> None:
+        object.__setattr__(self, "_real", real)
+        object.__setattr__(self, "_lease", lease)
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """DBAPI: run one statement."""
+        result = execute(self._lease, self._real.execute, statement, args, kwargs)
+        return self if result is self._real else result
+
+    def fetchone(self) -> Any:
+        """DBAPI: the next row."""
+        return fetch(self._lease, self._real.fetchone)
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """DBAPI: the next rows."""
+        return fetch(self._lease, self._real.fetchmany, *args, **kwargs)
+
+    def fetchall(self) -> Any:
+        """DBAPI: the remaining rows."""
+        return fetch(self._lease, self._real.fetchall)
+
+    def __iter__(self) -> Any:
+        return iter(self._real)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._real, name, value)
+
+
+def execute(lease: Lease, call: Callable[..., Any], statement: Any, args: Any, kwargs: Any) -> Any:
+    """Execute, for the request that runs here if there is one.
+
+    :raises Overloaded: the request was given up; the statement was not sent, or it was cancelled.
+    """
+    admission = current_admission.get()
+    if admission is None:
+        return call(statement, *args, **kwargs)
+    return run_for(admission, lease, call, (statement, *args), kwargs)
+
+
+def fetch(lease: Lease, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Fetch, as ``execute`` executes."""
+    admission = current_admission.get()
+    return call(*args, **kwargs) if admission is None else run_for(admission, lease, call, args, kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -47,8 +48,10 @@ class Database:
     :param sync: the ``Engine`` for sync sessions beside an ``AsyncEngine``; made from its URL if not given.
     :param name: how errors, logs and ``session_dep(name)`` call it.
     :param connections: the budget; what the given engine's pool allows, else the default of ``GateOptions``.
-    :param max_wait: seconds a session waits for a connection at most.
+    :param max_wait: seconds a request waits for its first connection at most.
     :param max_pending: how many may wait at once.
+    :param max_stall: seconds a request that has held a connection waits for its next one although nobody gets any.
+    :param reserve: connections of the budget that only the high lane may use.
     :param enabled: False gives stock SQLAlchemy behaviour, as does ``HEADGATE=off`` in the environment.
     :param read_functions: SQL functions of your own that only read.
     :param strict: raise, instead of one WARNING, if the installed SQLAlchemy cannot be leased from.
@@ -69,6 +72,8 @@ class Database:
         connections: int | None = None,
         max_wait: float | None = None,
         max_pending: int | None = None,
+        max_stall: float | None = None,
+        reserve: int | None = None,
         enabled: bool = True,
         read_functions: Iterable[str] = (),
         strict: bool = False,
@@ -95,7 +100,13 @@ class Database:
         self.url = given[0].url if given else _parse(source)
         if connections is None and given:
             connections = _allowed_by(given[0])
-        options = {"connections": connections, "max_wait": max_wait, "max_pending": max_pending}
+        options = {
+            "connections": connections,
+            "max_wait": max_wait,
+            "max_pending": max_pending,
+            "max_stall": max_stall,
+            "reserve": reserve,
+        }
         given_options: Any = {option: value for option, value in options.items() if value is not None}
         self._gate_options = GateOptions(**given_options)
         self.gate = Gate(self._gate_options, name=name)
@@ -261,14 +272,17 @@ class Database:
                 async with self.async_engine.connect() as connection:
                     await connection.execute(text("SELECT 1"))
             else:
-                with self.engine.connect() as connection:
-                    connection.execute(text("SELECT 1"))
+                await asyncio.to_thread(self._ask_sync)
         except Exception as error:  # whatever a driver says here, the app must not start without an answer
             cause = error.__cause__ or error
             raise ConfigError(
                 f"database {self.name!r} at {_shown(self.url)} does not answer: "
                 f"{_first_line(cause)}. {_remedy(self.url)}"
             ) from None
+
+    def _ask_sync(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
 
     def dispose(self) -> None:
         """Close the idle connections of the sync engine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import sqlalchemy.exc
 
 
@@ -31,14 +33,32 @@ class Overloaded(HeadgateError, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.Dont
     Also a ``sqlalchemy.exc.TimeoutError``, so code that already catches the pool's timeout keeps working.
 
     :ivar database: name of the database whose gate refused.
-    :ivar reason: ``full`` (too many waiters), ``deadline`` (waited ``max_wait``), ``overload`` or ``stalled``.
+    :ivar reason: ``full`` (more wait than can be served in time), ``overload`` (a standing queue), ``deadline``
+        (``max_wait``, or the request's own deadline), ``stalled`` (nobody gets a connection), ``gone`` (the client).
     :ivar retry_after_s: whole seconds after which a new attempt is sensible, at least 1.
     :ivar waited_ns: nanoseconds this caller waited before it was refused; 0 when shed.
+    :ivar nothing_executed: the request has held no connection yet, so it is safe to send it again.
     """
 
-    def __init__(self, message: str, *, database: str, reason: str, retry_after_s: int, waited_ns: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        database: str,
+        reason: str,
+        retry_after_s: int,
+        waited_ns: int = 0,
+        nothing_executed: bool = False,
+    ) -> None:
         super().__init__(message)
         self.database = database
         self.reason = reason
         self.retry_after_s = retry_after_s
         self.waited_ns = waited_ns
+        self.nothing_executed = nothing_executed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), **{fact: getattr(self, fact) for fact in _FACTS}), self.args
+
+
+_FACTS = ("database", "reason", "retry_after_s", "waited_ns", "nothing_executed")

@@ -6,84 +6,116 @@ endpoint has returned and before the response is sent, then closed for good.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from http import HTTPStatus
-from typing import Annotated, Any
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar
 
+import sqlalchemy.exc
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from headgate.asgi import SCOPE_KEY, DatabaseMiddleware
-from headgate.config import Clock, RefusalOptions
+from headgate.admission import Lane as LaneName
+from headgate.admission import current_admission, rank_of
+from headgate.asgi import SCOPE_KEY, SESSIONS_KEY, DatabaseMiddleware
+from headgate.closing import close_session, run_in_extra_thread
+from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.database import Database
 from headgate.errors import ConfigError, Overloaded
+from headgate.problems import RefusalLog, describe_refusal
 from headgate.sessions import AsyncSession, Session
-
-log = logging.getLogger("headgate.fastapi")
-
-REFUSAL_LOG_INTERVAL_NS = 1_000_000_000
 
 
 def install(
-    app: FastAPI, db: Database, *, refusals: RefusalOptions | None = None, check_on_startup: bool = True
+    app: FastAPI,
+    db: Database,
+    *,
+    refusals: RefusalOptions | None = None,
+    deadlines: DeadlineOptions | None = None,
+    check_on_startup: bool = True,
 ) -> None:
     """Give an app its database: sessions by dependency, refusals as problem+json, closing at shutdown.
 
-    The app's own lifespan, middleware and exception handlers stay. Call it once for each database.
+    The app's own lifespan, middleware and exception handlers stay. Call it once for each database, and before
+    middleware that refusals need too, as CORS: what is added later is outside.
 
-    :param refusals: the HTTP status of a refusal.
+    :param refusals: how a refusal is answered.
+    :param deadlines: when nobody wants an answer any more.
     :param check_on_startup: ask the server for one row before the first request; if it does not answer, the
         app does not start and the server's log says why.
     """
-    status = (refusals or RefusalOptions()).status
-    app.add_middleware(DatabaseMiddleware, db=db, check_on_startup=check_on_startup)
-    app.add_exception_handler(Overloaded, _refuse_with(status))
+    refusals = refusals or RefusalOptions()
+    log = RefusalLog()
+    app.add_middleware(
+        DatabaseMiddleware,
+        db=db,
+        check_on_startup=check_on_startup,
+        refusals=refusals,
+        deadlines=deadlines or DeadlineOptions(),
+        log=log,
+    )
+    app.add_exception_handler(sqlalchemy.exc.TimeoutError, _refuse_with(refusals, log))
 
 
-class _RefusalLog:
-    """One WARNING a second at most: under overload a line for each refusal would be one more load."""
+SessionT = TypeVar("SessionT", Session, AsyncSession)
 
-    def __init__(self, clock: Clock = time.monotonic_ns) -> None:
-        self._clock = clock
-        self._next_ns = 0
-        self._unsaid = 0
-
-    def say(self, error: Overloaded) -> None:
-        now_ns = self._clock()
-        if now_ns < self._next_ns:
-            self._unsaid += 1
-            return
-        others = f" ({self._unsaid} refusals before this one were not logged)" if self._unsaid else ""
-        self._next_ns, self._unsaid = now_ns + REFUSAL_LOG_INTERVAL_NS, 0
-        log.warning("%s%s", error, others)
+FOREIGN_POOL = "pool"
+"""The reason of a refusal that no gate has made: a pool of the app's own that is full."""
 
 
-def _refuse_with(status: int) -> Callable[[Request, Exception], Response]:
-    refusals = _RefusalLog()
-
+def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request, Exception], Response]:
     def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Overloaded)
-        refusals.say(error)
-        problem = {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            # The error's own message names lines of the app: it is for the log, not for the client.
-            "detail": f"The database is busy. Try again in {error.retry_after_s} s.",
-            "database": error.database,
-            "reason": error.reason,
-        }
-        return JSONResponse(
-            problem,
-            status_code=status,
-            headers={"Retry-After": str(error.retry_after_s)},
-            media_type="application/problem+json",
-        )
+        log.say(lambda: error)
+        if isinstance(error, Overloaded):
+            problem = describe_refusal(
+                options,
+                database=error.database,
+                reason=error.reason,
+                retry_after_s=error.retry_after_s,
+                nothing_executed=error.nothing_executed,
+            )
+        else:
+            problem = describe_refusal(
+                options,
+                database="",
+                reason=FOREIGN_POOL,
+                retry_after_s=random.randint(1, 3),
+                nothing_executed=False,
+            )
+        return Response(problem.body, status_code=problem.status, headers=problem.headers)
 
     return refuse
+
+
+def Lane(name: LaneName) -> Any:  # noqa: N802  # reads as FastAPI's own Depends
+    """The lane of a route: ``@app.get("/login", dependencies=[Lane("high")])``.
+
+    :param name: ``high`` goes before everybody and may use the reserve, ``low`` goes last.
+    :raises ConfigError: an unknown lane.
+    """
+    rank = rank_of(name)
+
+    async def set_lane() -> None:
+        admission = current_admission.get()
+        if admission is not None:
+            admission.rank = rank
+
+    return Depends(set_lane)
+
+
+def Deadline(seconds: float) -> Any:  # noqa: N802  # reads as FastAPI's own Depends
+    """The deadline of a route, counted from when its request came: ``dependencies=[Deadline(2.0)]``.
+
+    :raises ConfigError: a number of seconds that is not above 0.
+    """
+    DeadlineOptions(seconds)
+
+    async def set_deadline() -> None:
+        admission = current_admission.get()
+        if admission is not None:
+            admission.shorten(seconds)
+
+    return Depends(set_deadline)
 
 
 def find_database(connection: HTTPConnection, name: str = "default") -> Database:
@@ -98,27 +130,33 @@ def find_database(connection: HTTPConnection, name: str = "default") -> Database
     return databases[name]
 
 
-def get_session(connection: HTTPConnection) -> Iterator[Session]:
-    """The request's session; the function behind ``SessionDep``."""
-    with find_database(connection).session() as session:
-        yield session
+async def get_session(connection: HTTPConnection) -> Session:
+    """The request's session; the function behind ``SessionDep``. The middleware closes it after the response."""
+    return _open(connection, find_database(connection).session())
 
 
-async def get_async_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    """The request's async session; the function behind ``AsyncSessionDep``."""
-    async with find_database(connection).async_session() as session:
-        yield session
+async def get_async_session(connection: HTTPConnection) -> AsyncSession:
+    """The request's async session; the function behind ``AsyncSessionDep``. Closed as ``get_session``'s is."""
+    return _open(connection, find_database(connection).async_session())
 
 
-SessionDep = Annotated[Session, Depends(get_session, scope="request")]
-AsyncSessionDep = Annotated[AsyncSession, Depends(get_async_session, scope="request")]
+def _open(connection: HTTPConnection, session: SessionT) -> SessionT:
+    # No generators: FastAPI's machinery for them costs more than the session, and for sync ones two more threads.
+    connection.scope[SESSIONS_KEY].append(session)
+    return session
 
 
-def get_transaction(session: SessionDep) -> Iterator[Session]:
+SessionDep = Annotated[Session, Depends(get_session)]
+AsyncSessionDep = Annotated[AsyncSession, Depends(get_async_session)]
+
+
+async def get_transaction(session: SessionDep) -> AsyncIterator[Session]:
     """The request's session, committed before the response is sent; behind ``TransactionDep``."""
-    with session:
+    try:
         yield session
-        session.commit()
+        await run_in_extra_thread(session.commit)
+    finally:
+        await close_session(session)
 
 
 async def get_async_transaction(session: AsyncSessionDep) -> AsyncIterator[AsyncSession]:
@@ -135,18 +173,16 @@ AsyncTransactionDep = Annotated[AsyncSession, Depends(get_async_transaction, sco
 def session_dep(name: str) -> Any:
     """As ``SessionDep``, for a database installed under another name: ``ReportsDep = session_dep("reports")``."""
 
-    def get_named_session(connection: HTTPConnection) -> Iterator[Session]:
-        with find_database(connection, name).session() as session:
-            yield session
+    async def get_named_session(connection: HTTPConnection) -> Session:
+        return _open(connection, find_database(connection, name).session())
 
-    return Annotated[Session, Depends(get_named_session, scope="request")]
+    return Annotated[Session, Depends(get_named_session)]
 
 
 def async_session_dep(name: str) -> Any:
     """As ``AsyncSessionDep``, for a database installed under another name."""
 
-    async def get_named_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-        async with find_database(connection, name).async_session() as session:
-            yield session
+    async def get_named_session(connection: HTTPConnection) -> AsyncSession:
+        return _open(connection, find_database(connection, name).async_session())
 
-    return Annotated[AsyncSession, Depends(get_named_session, scope="request")]
+    return Annotated[AsyncSession, Depends(get_named_session)]

@@ -10,80 +10,68 @@ from __future__ import annotations
 import random
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, cast
 
+from headgate.admission import ORDINARY, Admission, Ask
 from headgate.config import Clock, GateOptions
-from headgate.errors import LeaseError, Overloaded
-from headgate.queueing import OTHER, Kind, WaitingLine, retry_after_s, smooth
-from headgate.waiters import PERMIT, Grant, TaskWaiter, ThreadWaiter, running_loop
+from headgate.errors import Overloaded
+from headgate.overload import retry_after_s, smooth
+from headgate.queueing import NEWCOMERS, OTHER, Joined, Kind, Rank, Reason, WaitingLine
+from headgate.refusals import WAIT_BOUNDS_NS, GateStatistics, refuse, refuse_to_block
+from headgate.turns import Turn
+from headgate.waiters import GAVE_UP, PERMIT, RESERVED, Grant, TaskWaiter, ThreadWaiter, running_loop
 
 SWITCH_INTERVAL_NS: Final = 20_000_000
 """While both kinds wait, a connection of one is replaced by one of the other that often at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class GateStatistics:
-    """A snapshot of the gate; times in nanoseconds, counters since the start.
+class EarlyRefusal(NamedTuple):
+    """A refusal without the message that nobody will read: ``refusal`` makes it."""
 
-    Of the ``connections`` of the budget ``in_use`` run a statement or are pinned, ``warm`` are left with their
-    holders between two statements, ``idle`` are open and nobody's.
-    """
-
-    connections: int
-    in_use: int
-    warm: int
-    idle: int
-    pending: int
-    oldest_wait_ns: int
-    acquired: int
-    waited: int
-    wait_time_ns: int
-    mean_use_ns: int
-    revoked: int
-    shed: dict[str, int]
-    dropped: dict[str, int]
+    reason: Reason
+    retry_after_s: int
 
 
 class _ReturnedPermit(NamedTuple):
     kind: Kind
     use_ns: int
+    is_reserved: bool
 
 
 class _Abandoned(NamedTuple):
     waiter: ThreadWaiter | TaskWaiter
 
 
-class _GateLock:
-    """The gate's lock; leaving it passes on what a finalizer gave back in the meantime.
+class _Draining:
+    """Around the gate's lock: passes on what a finalizer gave back while the lock was held.
 
-    A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it.
+    A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it. The lock
+    itself is only ever taken by its own ``with``: a signal's exception has no gap there to leave it locked in.
     """
 
-    __slots__ = ("_pass_on", "_returned", "raw")
+    __slots__ = ("_lock", "_pass_on", "_returned")
 
-    def __init__(self, returned: Collection[object], pass_on: Callable[[], None]) -> None:
-        self.raw = threading.Lock()
+    def __init__(self, lock: threading.Lock, returned: Collection[object], pass_on: Callable[[], None]) -> None:
+        self._lock = lock
         self._returned = returned
         self._pass_on = pass_on
 
     def __enter__(self) -> None:
-        self.raw.acquire()
+        pass
 
     def __exit__(self, *exc: object) -> None:
-        self.raw.release()
         if self._returned:
             self.drain()
 
     def drain(self) -> None:
-        # Whoever fails to get the lock here can rely on its owner to come by after releasing it.
-        while self._returned and self.raw.acquire(blocking=False):
-            try:
+        """Pass on what was given back, unless somebody holds the lock, who comes by after releasing it."""
+        while self._returned and not self._lock.locked():
+            with self._lock:
                 self._pass_on()
-            finally:
-                self.raw.release()
 
 
 class Gate:
@@ -108,9 +96,12 @@ class Gate:
         self.describe_holders = describe_holders
         self._jitter = jitter
         self._options = options
+        self._ordinary = options.connections - options.reserve
+        self._max_stall_ns = round(options.max_stall * 1e9)
         self._acquired = 0
         self._waited = 0
         self._wait_time_ns = 0
+        self._waits = [0] * (len(WAIT_BOUNDS_NS) + 1)
         self._mean_use_ns = 0.0
         self._revoked = 0
         self._shed: Counter[str] = Counter()
@@ -119,150 +110,248 @@ class Gate:
 
     def start_anew(self) -> None:
         """Forget who holds and who waits: in a forked child those are the parent's."""
+        options = self._options
         self._line: WaitingLine[ThreadWaiter | TaskWaiter] = WaitingLine(
-            max_pending=self._options.max_pending, max_wait_ns=round(self._options.max_wait * 1e9)
+            connections=options.connections,
+            max_pending=options.max_pending,
+            max_wait_ns=round(options.max_wait * 1e9),
         )
         # What has been given back and not dealt with yet: a permit, a waiter's turn, or None for a place.
         self._returned: deque[_ReturnedPermit | _Abandoned | None] = deque()
-        self._lock = _GateLock(self._returned, self._pass_on_returned)
+        self._lock = threading.Lock()
+        self._draining = _Draining(self._lock, self._returned, self._pass_on_returned)
         # Changed without the lock too, by single steps of the interpreter: whoever pops a lease has it.
         self._warm: dict[Kind, OrderedDict[Grant, None]] = {"sync": OrderedDict(), "async": OrderedDict()}
         self._permits = 0
+        self._reserve = options.reserve
         self._places = 0
+        # Changed without the lock too, by single steps of the interpreter.
+        self._expected: dict[Admission, int] = {}
         self._switched_ns = -SWITCH_INTERVAL_NS
+        self._moved_ns = self.clock()
 
     # permits
 
-    def acquire_nowait(self, kind: Kind = "sync") -> Grant | None:
+    def acquire_nowait(self, kind: Kind = "sync", rank: Rank = Rank.NORMAL) -> Grant | None:
         """Take a permit if one is free, or a warm lease if there is one; None if neither is. Never waits."""
-        with self._lock.raw:  # past the lock's own Python: this is done once a session
-            grant = self._take(kind)
+        with self._lock:
+            grant = self._take(kind, rank)
         if self._returned:
-            self._lock.drain()
+            self._draining.drain()
         return grant
 
-    def acquire(self) -> Grant:
+    def acquire(self, ask: Ask = ORDINARY) -> Grant:
         """Take a permit, waiting in this thread if need be.
 
-        :returns: ``PERMIT``, or a warm lease that was revoked: the caller now owns it and the permit in it.
-        :raises Overloaded: no permit within ``max_wait``, or too many are waiting already.
+        :returns: ``PERMIT`` or ``RESERVED``, or a warm lease that was revoked: the caller now owns it and the permit
+            in it.
+        :raises Overloaded: it is turned away, at once or after having waited.
         :raises LeaseError: it would have to wait on a thread that runs an event loop.
         """
-        grant = self.acquire_nowait("sync")
+        grant = self.acquire_nowait("sync", ask.rank)
         if grant is not None:
             return grant
         if running_loop() is not None:
-            raise LeaseError(self._message_blocked_loop())
-        waiter = ThreadWaiter()
-        try:
-            deadline_ns = self._join(waiter)
-            waiter.wait(max(0.0, (deadline_ns - self.clock()) / 1e9))
-        except BaseException:
-            self._abandon(waiter)
-            raise
-        return self._settle(waiter)
+            raise refuse_to_block(database=self.name, state=self.statistics(), holders=self.describe_holders())
+        with self._lent_thread(ask), Turn(self, ThreadWaiter(), ask) as turn:
+            while (seconds := turn.seconds_left()) is not None:
+                turn.waiter.wait(seconds)
+        return turn.grant
 
-    async def acquire_async(self) -> Grant:
+    @contextmanager
+    def _lent_thread(self, ask: Ask) -> Iterator[None]:
+        """Whoever holds a connection must find a thread to go on, however many wait in threads."""
+        threads = ask.threads
+        if threads is None:
+            yield
+            return
+        if not threads.lend(is_bounded=ask.rank in NEWCOMERS):
+            with self._draining, self._lock:
+                self._shed["full"] += 1
+            raise self.refusal("full", ask.admission)
+        try:
+            yield
+        finally:
+            threads.take_back()
+
+    async def acquire_async(self, ask: Ask = ORDINARY) -> Grant:
         """Take a permit, waiting in this task if need be; returns as ``acquire`` does.
 
-        :raises Overloaded: no permit within ``max_wait``, or too many are waiting already.
+        :raises Overloaded: it is turned away, at once or after having waited.
         """
-        grant = self.acquire_nowait("async")
+        grant = self.acquire_nowait("async", ask.rank)
         if grant is not None:
             return grant
-        waiter = TaskWaiter()
-        try:
-            deadline_ns = self._join(waiter)
-            timer = waiter.loop.call_later(max(0.0, (deadline_ns - self.clock()) / 1e9), waiter.resolve)
-            try:
-                await waiter.future
-            finally:
-                timer.cancel()
-        except BaseException:
-            self._abandon(waiter)
-            raise
-        return self._settle(waiter)
+        with Turn(self, TaskWaiter(), ask) as turn:
+            while (seconds := turn.seconds_left()) is not None:
+                await turn.waiter.wait(seconds)
+        return turn.grant
 
-    def release(self, use_ns: int = 0, kind: Kind = "sync") -> None:
+    def release(self, use_ns: int = 0, kind: Kind = "sync", *, is_reserved: bool = False) -> None:
         """Give a permit back after ``use_ns`` of use; a waiter has it at once, one of this ``kind`` if possible.
 
         Safe from anywhere, a finalizer that interrupts the gate itself included: what cannot be passed on now
         is passed on by whoever holds the lock.
         """
-        if self._returned or self._line or not self._release_at_once(use_ns):
-            self._returned.append(_ReturnedPermit(kind, use_ns))
+        if is_reserved or self._returned or self._line or not self._release_at_once(use_ns):
+            self._returned.append(_ReturnedPermit(kind, use_ns, is_reserved))
         if self._returned:
-            self._lock.drain()
+            self._draining.drain()
 
     def _release_at_once(self, use_ns: int) -> bool:
         """Where nobody waits, which is the rule: one step instead of a queue for one."""
-        if not self._lock.raw.acquire(blocking=False):
+        if self._lock.locked():
             return False
-        try:
+        with self._lock:
             if self._line:
                 return False
             self._permits -= 1
             if use_ns:
                 self._mean_use_ns = smooth(self._mean_use_ns, use_ns)
-            return True
-        finally:
-            self._lock.raw.release()
+        return True
 
-    def _take(self, kind: Kind) -> Grant | None:
+    def _take(self, kind: Kind, rank: Rank) -> Grant | None:
         if self._returned:
             self._pass_on_returned()
         if self._line:
             self._pass_on_warm()
-            if self._line:  # whoever comes now waits behind them, whatever is left warm this very moment
-                return None
-        if self._permits < self.connections:
+        grant = self._take_ordinary(kind) if not self._line else None  # whoever comes now waits behind them
+        if grant is None and rank is Rank.HIGH and self._reserve:
+            self._reserve -= 1
+            grant = RESERVED
+        self._acquired += grant is not None
+        return grant
+
+    def _take_ordinary(self, kind: Kind) -> Grant | None:
+        if self._permits < self._ordinary:
             self._permits += 1
-            self._acquired += 1
             return PERMIT
-        lease = self._revoke(kind) or self._revoke(OTHER[kind])
-        self._acquired += lease is not None
-        return lease
+        return self._revoke(kind) or self._revoke(OTHER[kind])
 
-    def _join(self, waiter: ThreadWaiter | TaskWaiter) -> int:
-        """Put a waiter in the line and return its deadline.
+    # the line: used by turns
 
-        :raises Overloaded: the line is full.
+    def join(self, turn: Turn[Any], ask: Ask) -> int:
+        """Put a waiter in the line; returns when it is to be looked at again.
+
+        :raises Overloaded: it is turned away at once.
         """
-        with self._lock:
-            deadline_ns = self._line.join(waiter, waiter.kind, self.clock())
-            if deadline_ns is None:
-                self._shed["full"] += 1
+        now_ns, waiter = turn.joined_ns, turn.waiter
+        with self._draining, self._lock:
+            joined = self._join(waiter, ask, now_ns)
+            if isinstance(joined, str):
+                self._shed[joined] += 1
             else:
+                if joined.evicted is not None:
+                    joined.evicted.refuse("overload")
                 # Looked at after joining: what came back before was not passed on to a waiter nobody knew of.
                 self._pass_on_returned()
                 self._pass_on_free()
                 self._pass_on_warm()
-        if deadline_ns is None:
-            raise self._refusal("full", 0)
-        return deadline_ns
+                self._pass_on_reserve()
+        if isinstance(joined, str):
+            raise self.refusal(joined, ask.admission)
+        stalls_ns = now_ns + self._max_stall_ns
+        if joined.deadline_ns is None:
+            return stalls_ns
+        return min(stalls_ns, joined.deadline_ns) if ask.is_under_way else joined.deadline_ns
 
-    def _settle(self, waiter: ThreadWaiter | TaskWaiter) -> Grant:
-        """The wait is over: the waiter either has a grant or is dropped."""
-        with self._lock:
+    def _join(
+        self, waiter: ThreadWaiter | TaskWaiter, ask: Ask, now_ns: int
+    ) -> Joined[ThreadWaiter | TaskWaiter] | Reason:
+        if ask.admission is not None and ask.admission.ended is not None:
+            return ask.admission.ended
+        deadline_ns = ask.deadline_ns
+        if deadline_ns is not None and not ask.is_under_way:
+            deadline_ns -= round(self._mean_use_ns)  # what comes too late to be used is not worth waiting for
+        if not self._line:
+            self._moved_ns = now_ns
+        return self._line.join(
+            waiter,
+            waiter.kind,
+            now_ns,
+            rank=ask.rank,
+            is_under_way=ask.is_under_way,
+            deadline_ns=deadline_ns,
+            use_ns=self._mean_use_ns,
+        )
+
+    def settle(self, turn: Turn[Any], ask: Ask) -> int | None:
+        """Nanoseconds a waiter may go on waiting; None if it has a grant.
+
+        :raises Overloaded: it is turned away.
+        """
+        waiter = turn.waiter
+        with self._draining, self._lock:
             self._pass_on_returned()
-            if waiter.grant is not None:
-                return waiter.grant
-            self._line.leave(waiter)
-            self._dropped["deadline"] += 1
-        raise self._refusal("deadline", self._line.max_wait_ns)
+            now_ns, outcome = self.clock(), waiter.outcome
+            if outcome is None and turn.has_waited:
+                now_ns = max(now_ns, turn.until_ns)  # it has waited as long as it was told, whatever the clock says
+            if outcome is None and now_ns >= turn.until_ns:
+                outcome = turn.look_again(now_ns, self._moved_ns, self._max_stall_ns)
+                if outcome is not None:
+                    waiter.decide(outcome)
+            if outcome is None:
+                return turn.until_ns - now_ns
+            if not isinstance(outcome, str):
+                return None
+            reason = outcome
+            self._line.leave(waiter, now_ns)
+            self._dropped[reason] += 1
+            if turn.is_newcomer and reason != "overload":
+                self._line.overload.count_drop()
+        raise self.refusal(cast(Reason, reason), ask.admission, waited_ns=now_ns - turn.joined_ns)
 
-    def _abandon(self, waiter: ThreadWaiter | TaskWaiter) -> None:
+    def abandon(self, waiter: ThreadWaiter | TaskWaiter) -> None:
         """The waiter was interrupted; what it was granted in that very moment is passed on, not swallowed.
 
         A task that is collected while it waits ends here too, in a finalizer: so this takes no lock it might hold.
         """
-        if waiter.close():
+        waiter.decide(GAVE_UP)
+        outcome = waiter.outcome
+        if outcome is PERMIT or outcome is RESERVED:
+            self.release(kind=waiter.kind, is_reserved=outcome is RESERVED)
+        elif outcome is GAVE_UP or isinstance(outcome, str):
             self._returned.append(_Abandoned(waiter))
-            self._lock.drain()
-        elif waiter.grant is PERMIT:
-            self.release(kind=waiter.kind)
-        elif waiter.grant is not None:
-            waiter.grant.give_back()
+            self._draining.drain()
+        else:
+            cast(Grant, outcome).give_back()
+
+    # early refusal
+
+    @property
+    def is_overloaded(self) -> bool:
+        """True while only as many newcomers may wait as are served soon."""
+        with self._draining, self._lock:
+            return self._line.overload.is_overloaded(self.clock())
+
+    def refuse_early(self) -> EarlyRefusal | None:
+        """Turn somebody away who has not begun, if it would be turned away anyway; None if it may come."""
+        with self._draining, self._lock:
+            now_ns = self.clock()
+            if not self._line.would_refuse(now_ns, expected=self._count_expected(now_ns), use_ns=self._mean_use_ns):
+                return None
+            self._line.overload.count_newcomer(refused=True)
+            reason: Reason = "stalled" if now_ns - self._moved_ns > self._max_stall_ns else "overload"
+            self._shed[reason] += 1
+        return EarlyRefusal(reason, self._retry_after_s())
+
+    def expect(self, admission: Admission) -> None:
+        """Count somebody who was let in and has not asked yet."""
+        with self._draining, self._lock:
+            self._expected[admission] = self.clock()
+
+    def arrive(self, admission: Admission) -> None:
+        """It has asked now, or has ended without asking."""
+        self._expected.pop(admission, None)
+
+    def _count_expected(self, now_ns: int) -> int:
+        """Whoever takes long to ask does something else first, and is not expected at any moment."""
+        late_ns = now_ns - self._line.overload.target_ns
+        for admission, since_ns in list(self._expected.items()):
+            if since_ns > late_ns:
+                break
+            self._expected.pop(admission, None)
+        return len(self._expected)
 
     # passing on: all of it under the lock
 
@@ -272,18 +361,26 @@ class Gate:
             if returned is None:
                 self._places -= 1
             elif isinstance(returned, _Abandoned):
-                self._line.leave(returned.waiter)
+                self._line.leave(returned.waiter, self.clock())
             else:
                 if returned.use_ns:
                     self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
-                self._pass_on_permit(returned.kind)
+                self._pass_on_permit(returned)
 
-    def _pass_on_permit(self, kind: Kind) -> None:
-        if not self._hand_over(PERMIT, kind):
+    def _pass_on_permit(self, returned: _ReturnedPermit) -> None:
+        self._moved_ns = self.clock()
+        if returned.is_reserved:
+            self._reserve += 1
+            self._pass_on_reserve()
+        elif not self._hand_over(PERMIT, returned.kind):
             self._permits -= 1
 
+    def _pass_on_reserve(self) -> None:
+        while self._reserve and (found := self._line.next_high()) is not None:
+            self._reserve -= self._grant(RESERVED, *found, self.clock())
+
     def _pass_on_free(self) -> None:
-        while self._line and self._permits < self.connections:
+        while self._line and self._permits < self._ordinary:
             self._permits += 1
             if not self._hand_over(PERMIT, self._line.longest_waiting()):
                 self._permits -= 1
@@ -303,19 +400,23 @@ class Gate:
             return False
         now_ns = self.clock()
         while (chosen := self._line.next_kind(kind, now_ns, may_switch=self._may_switch(now_ns))) is not None:
-            waiter, joined_ns = self._line.next(chosen, now_ns)
-            if not waiter.wake():
-                continue
-            waiter.grant = grant  # before it is closed: a waiter that gives up then finds what it has to pass on
-            if not waiter.close():
+            if not self._grant(grant, *self._line.next(chosen, now_ns), now_ns):
                 continue
             if chosen != kind:
                 self._switched_ns = now_ns
-            self._acquired += 1
-            self._waited += 1
-            self._wait_time_ns += now_ns - joined_ns
             return True
         return False
+
+    def _grant(self, grant: Grant, waiter: ThreadWaiter | TaskWaiter, joined_ns: int, now_ns: int) -> bool:
+        """False if the waiter can no longer be told, or something else has become of it."""
+        if not waiter.wake() or not waiter.decide(grant):
+            return False
+        self._acquired += 1
+        self._waited += 1
+        self._wait_time_ns += now_ns - joined_ns
+        self._waits[bisect_left(WAIT_BOUNDS_NS, now_ns - joined_ns)] += 1
+        self._moved_ns = now_ns
+        return True
 
     def _may_switch(self, now_ns: int) -> bool:
         return now_ns - self._switched_ns >= SWITCH_INTERVAL_NS
@@ -323,7 +424,7 @@ class Gate:
     @property
     def is_half_used(self) -> bool:
         """True if half of the budget or more is taken, warm leases included."""
-        return self._permits * 2 >= self.connections
+        return self._permits * 2 >= self._ordinary
 
     # warm leases
 
@@ -332,7 +433,7 @@ class Gate:
         self._warm[kind][lease] = None
         # In this order: a waiter joins first and then looks for warm leases, so one of the two sees the other.
         if self._line:
-            with self._lock:
+            with self._draining, self._lock:
                 self._mean_use_ns = smooth(self._mean_use_ns, use_ns)
                 self._pass_on_warm()
 
@@ -356,7 +457,7 @@ class Gate:
 
     def take_place_nowait(self) -> bool:
         """Count one more open connection, if the budget allows it."""
-        with self._lock:
+        with self._draining, self._lock:
             self._pass_on_returned()
             if self._places >= self.connections:
                 return False
@@ -366,74 +467,55 @@ class Gate:
     def give_place(self) -> None:
         """Count one open connection less; safe from anywhere, as ``release`` is."""
         self._returned.append(None)
-        self._lock.drain()
+        self._draining.drain()
 
     # what people see
 
     def statistics(self) -> GateStatistics:
         """A frozen snapshot."""
-        with self._lock:
+        with self._draining, self._lock:
             warm = min(self._permits, sum(map(len, self._warm.values())))
+            held = self._permits + self._options.reserve - self._reserve
+            now_ns = self.clock()
             return GateStatistics(
                 connections=self.connections,
-                in_use=self._permits - warm,
+                in_use=held - warm,
                 warm=warm,
-                idle=max(0, self._places - self._permits),
+                idle=max(0, self._places - held),
                 pending=len(self._line),
-                oldest_wait_ns=self._line.oldest_wait_ns(self.clock()),
+                oldest_wait_ns=self._line.oldest_wait_ns(now_ns),
                 acquired=self._acquired,
                 waited=self._waited,
                 wait_time_ns=self._wait_time_ns,
+                waits=(self._waits[0] + self._acquired - self._waited, *self._waits[1:]),
                 mean_use_ns=round(self._mean_use_ns),
                 revoked=self._revoked,
                 shed=dict(self._shed),
                 dropped=dict(self._dropped),
+                overloaded=self._line.overload.is_overloaded(now_ns),
             )
 
     def __repr__(self) -> str:
-        return f"<Gate {self.name!r} {self._state(self.statistics())}>"
+        return f"<Gate {self.name!r} {self.statistics()}>"
 
-    def _state(self, now: GateStatistics) -> str:
-        return (
-            f"in use {now.in_use} of {now.connections}, warm {now.warm}, idle {now.idle}, pending {now.pending}, "
-            f"oldest wait {now.oldest_wait_ns / 1e6:.0f} ms"
-        )
-
-    def _refusal(self, reason: str, waited_ns: int) -> Overloaded:
-        now = self.statistics()
-        facts = {
-            "full": f"{now.pending} callers already wait for a connection (max_pending)",
-            "deadline": f"no connection became free within {self._line.max_wait_ns / 1e9:.2f} s (max_wait)",
-        }
-        return Overloaded(
-            f"database {self.name!r}: {facts[reason]}.\n"
-            f"State: {self._state(now)}.\n"
-            f"Held by: {self.describe_holders() or 'statements that are running now'}.\n"
-            "Remedies: 1. end transactions sooner: commit before slow calls, so that the connection goes back. "
-            "2. make the statements above faster. "
-            "3. raise connections= if the server has room. "
-            "4. raise max_wait= or max_pending= if callers can wait longer.",
+    def refusal(self, reason: Reason, admission: Admission | None, *, waited_ns: int = 0) -> Overloaded:
+        """The error for somebody who gets no connection."""
+        return refuse(
+            reason,
             database=self.name,
-            reason=reason,
-            retry_after_s=retry_after_s(
-                pending=now.pending,
-                connections=self.connections,
-                mean_use_ns=now.mean_use_ns,
-                jitter=self._jitter(),
-            ),
+            state=self.statistics(),
+            holders=self.describe_holders(),
             waited_ns=waited_ns,
+            retry_after_s=self._retry_after_s(),
+            nothing_executed=admission is not None and not admission.has_begun,
         )
 
-    def _message_blocked_loop(self) -> str:
-        return (
-            f"database {self.name!r}: a sync session would have to wait for a connection on a thread that runs "
-            f"an event loop, and stop every other request there.\n"
-            f"State: {self._state(self.statistics())}.\n"
-            f"Held by: {self.describe_holders() or 'statements that are running now'}.\n"
-            "Remedies: 1. use the async session in `async def` code. "
-            "2. make the endpoint a plain `def`, so that it runs in a worker thread. "
-            "3. call the sync code through `await run_in_threadpool(...)`."
-        )
+    def _retry_after_s(self) -> int:
+        with self._draining, self._lock:
+            now_ns = self.clock()
+            waiting = len(self._line) + self._line.overload.recently_refused(now_ns)
+            step_ns = self._line.drain.estimated_ns(now_ns, self._mean_use_ns)
+        return retry_after_s(waiting=waiting, step_ns=step_ns, jitter=self._jitter())
 
 
 _GONE = object()

@@ -11,13 +11,16 @@ import weakref
 from collections.abc import Callable, MutableSet
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
 
+from headgate.admission import current_admission
+from headgate.cancelling import ends_transaction, leave, refuse_commit
 from headgate.checkout_info import CheckoutInfo
-from headgate.cursor import VirtualCursor
+from headgate.cursor import ServerCursor, UnbufferedCursor, VirtualCursor, execute
 from headgate.errors import LeaseError
 from headgate.guard import doubt_guard, lower_guard, lower_guard_in_transaction, may_touch_default, settle_guard
 from headgate.lending import Lease, Lender, Surface
@@ -79,13 +82,16 @@ class VirtualConnection(PoolProxiedConnection):
         With other arguments it is the driver's own, and an escape: nobody sees what is done with it.
         """
         if not args and not kwargs:
-            return VirtualCursor(self)
+            return VirtualCursor(self) if self._lender.driver.buffers else UnbufferedCursor(self)
         if kwargs != {"server_side": True} and (kwargs or [type(arg) for arg in args] != [str]):
             return self._escape("the driver's own cursor was asked for").dbapi.cursor(*args, **kwargs)
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.PINNED, "its rows are streamed by a server-side cursor")
-            stream = VirtualStream(self, lease.dbapi.cursor(*args, **kwargs))
+            raw = lease.dbapi.cursor(*args, **kwargs)
+            if current_admission.get() is not None:
+                raw = ServerCursor(raw, lease)
+            stream = VirtualStream(self, raw)
             self._remember_unread(stream)
             return stream
 
@@ -155,11 +161,11 @@ class VirtualConnection(PoolProxiedConnection):
             driver.enter_autocommit(dbapi)
         try:
             try:
-                result = real.execute(statement, *args, **kwargs)
+                result = execute(lease, real.execute, statement, args, kwargs)
             except Exception as error:
                 self._judge(lease, error)
                 driver.forget_plan(dbapi, real)
-                result = real.execute(statement, *args, **kwargs)
+                result = execute(lease, real.execute, statement, args, kwargs)
             if driver.needs_finish:
                 cursor.finish()
             elif not driver.buffers:
@@ -168,9 +174,8 @@ class VirtualConnection(PoolProxiedConnection):
             # SQLAlchemy is about to ask whether it was a disconnect, and must see one.
             has_failed = driver.is_dead(dbapi)
             raise
-        except BaseException:
-            # Interrupted in mid-statement: nobody knows what the server is doing, so nobody may have it next.
-            lease.is_suspect = True
+        except BaseException as error:
+            leave(lease, error)
             raise
         finally:
             if flips:
@@ -229,7 +234,7 @@ class VirtualConnection(PoolProxiedConnection):
             raise InvalidRequestError("This connection is closed")
         if self._lender.is_closing:
             self._lender = self._lender.pool.current().lender
-        self._lease = lease = self._lender.acquire()
+        self._lease = lease = self._lender.acquire(is_under_way=lease is not None)
         if not lease.standing.can_lease:
             self._keep(lease, Hold.TAINTED, "its isolation or transaction mode needs one connection throughout")
         if self._info is not None:
@@ -307,7 +312,7 @@ class VirtualConnection(PoolProxiedConnection):
     def _tend_guard_afterwards(self, lease: Lease) -> None:
         # A statement or a commit has succeeded and must be told so; what is left to ask is asked next time.
         with suppress(Exception):
-            _interruptible(lease, self._tend_guard, lease)
+            _interruptible(lease, partial(self._tend_guard, lease))
 
     def _tend_guard(self, lease: Lease) -> None:
         """Find out whether the application has set the default itself, and lower the guard for an escape."""
@@ -371,6 +376,8 @@ class VirtualConnection(PoolProxiedConnection):
             if lease is None:
                 return
             if self._hold is not Hold.READING or not self._lender.driver.is_idle(lease.dbapi):
+                if method == "commit":
+                    refuse_commit(current_admission.get(), lease)
                 _interruptible(lease, getattr(lease.dbapi, method))
             if self._hold >= Hold.TAINTED:
                 self._tend_guard_afterwards(lease)
@@ -591,11 +598,16 @@ _NOT_CONNECTED = _NotConnected()
 def _interruptible(
     lease: Lease, call: Callable[..., Any], statement: Any = None, args: Any = (), kwargs: Any = None
 ) -> Any:
+    is_ending = statement is None or ends_transaction(statement)
     try:
-        return call() if statement is None else call(statement, *args, **(kwargs or {}))
+        if statement is None:
+            return call()
+        return call(statement, *args, **kwargs) if is_ending else execute(lease, call, statement, args, kwargs)
     except Exception:
         raise
-    except BaseException:
-        # Interrupted in mid-statement: nobody knows what the server is doing, so nobody may have it next.
-        lease.is_suspect = True
+    except BaseException as error:
+        if is_ending:  # it may be done by now, and must not be cancelled
+            lease.is_suspect = True
+        else:
+            leave(lease, error)
         raise

@@ -10,15 +10,17 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from headgate.admission import ORDINARY, UNDER_WAY, current_admission
 from headgate.checkouts import check_in_plainly, check_out, fairy_for, is_plain, may_be_passed_on
 from headgate.config import Hook, LeaseOptions
-from headgate.drivers import Driver, IdleWatch
+from headgate.drivers import Cancel, Driver, IdleWatch
 from headgate.errors import LeaseError
 from headgate.gate import Gate
 from headgate.guard import ASKED, GUARD_TOUCHED, Verdict, judge_default, raise_guard_again, stop_asking_for_guard
 from headgate.pins import PinWatch
 from headgate.queueing import Kind
 from headgate.statements import StatementProof
+from headgate.waiters import RESERVED
 
 if TYPE_CHECKING:
     from headgate.pool import _Leasing
@@ -44,6 +46,7 @@ class Standing(NamedTuple):
     :ivar guarded: the server refuses writes outside of the transactions we begin; until the application itself sets
         what they may do by default.
     :ivar watch: tells at once whether an idle connection has something to say.
+    :ivar cancel: asks the server to stop what the connection runs.
     """
 
     can_lease: bool
@@ -51,6 +54,7 @@ class Standing(NamedTuple):
     has_guard: bool
     guarded: bool
     watch: IdleWatch
+    cancel: Cancel
 
 
 class Surface(NamedTuple):
@@ -70,6 +74,7 @@ class Lease:
     :ivar guarded: as in ``Standing``, and no escape has lowered the guard.
     :ivar asks_default: a statement may have touched that default; the server is asked when its transaction has ended.
     :ivar began_ns: when its holder got it, went on with it, or left it warm.
+    :ivar is_reserved: its permit is of the gate's reserve, which nothing is left warm of.
     :ivar is_suspect: interrupted in mid-statement; nobody may have the connection next.
     """
 
@@ -79,6 +84,7 @@ class Lease:
         "dbapi",
         "fairy",
         "guarded",
+        "is_reserved",
         "is_suspect",
         "kind",
         "lender",
@@ -102,6 +108,7 @@ class Lease:
         self.used_ns = 0
         self.is_suspect = False
         self.asks_default = False
+        self.is_reserved = False
         self.site = ""
 
     def passed_on(self, now_ns: int) -> Lease:
@@ -170,17 +177,26 @@ class Lender:
 
     # acquire
 
-    def acquire(self) -> Lease:
+    def acquire(self, *, is_under_way: bool) -> Lease:
         """A permit from the gate and a live physical connection.
 
+        :param is_under_way: whoever asks has held a connection before, and is not turned away for newcomers.
         :raises Overloaded: the gate refused.
         """
-        grant = self.pool.wait_for_permit()
+        admission = current_admission.get()
+        if admission is None:
+            grant = self.pool.wait_for_permit(UNDER_WAY if is_under_way else ORDINARY)
+        else:
+            if admission.ended is not None:
+                raise self.gate.refusal(admission.ended, admission)
+            grant = self.pool.wait_for_permit(admission.ask(self.gate, is_under_way=is_under_way))
+            admission.admit(self.gate)
         try:
             lease = self._take_over(grant) if isinstance(grant, Lease) else self._lend()
         except BaseException:
-            self.gate.release(kind=self.kind)
+            self.gate.release(kind=self.kind, is_reserved=grant is RESERVED)
             raise
+        lease.is_reserved = grant is RESERVED
         if self.options.on_acquire is not None:
             self._prepare(self.options.on_acquire, lease)
         return lease
@@ -236,7 +252,9 @@ class Lender:
             driver.set_guard(dbapi, on=guarded)
         if verdict in (Verdict.ABSENT, Verdict.LOWER) and facts.can_lease:
             self._tell_that_guard_is_off()
-        info[STANDING] = standing = Standing(facts.can_lease, flips, guarded, guarded, driver.watch_idle(dbapi))
+        info[STANDING] = standing = Standing(
+            facts.can_lease, flips, guarded, guarded, driver.watch_idle(dbapi), driver.canceller(dbapi)
+        )
         return standing
 
     def _tell_that_guard_is_off(self) -> None:
@@ -297,6 +315,9 @@ class Lender:
 
     def rest(self, lease: Lease) -> None:
         """Leave the connection with its holder between two statements; from now on it belongs to whoever waits."""
+        if lease.is_reserved:
+            self.release(lease)
+            return
         now_ns = self.gate.clock()
         use_ns = now_ns - lease.began_ns
         lease.used_ns += use_ns
@@ -441,7 +462,8 @@ class Lender:
 
     def _take_back_permit(self, lease: Lease) -> None:
         self._leases.pop(id(lease), None)
-        self.gate.release(lease.used_ns + self.gate.clock() - lease.began_ns, self.kind)
+        use_ns = lease.used_ns + self.gate.clock() - lease.began_ns
+        self.gate.release(use_ns, self.kind, is_reserved=lease.is_reserved)
 
     # hooks of the application
 

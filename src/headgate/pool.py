@@ -32,6 +32,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlalchemy.util.queue import Empty, Queue, QueueCommon
 
+from headgate.admission import Ask
 from headgate.config import GateOptions, LeaseOptions, is_switched_off
 from headgate.drivers import Driver, driver_for, has_input
 from headgate.errors import ConfigError
@@ -265,9 +266,9 @@ class _Leasing(QueuePool):
 
     # what the two kinds do differently
 
-    def wait_for_permit(self) -> Grant:
+    def wait_for_permit(self, ask: Ask) -> Grant:
         """A permit from the gate, with a warm lease in it or not, waiting as this kind of pool waits."""
-        return self.gate.acquire()
+        return self.gate.acquire(ask)
 
     def new_lock(self) -> AbstractContextManager[Any]:
         """Mutual exclusion for one virtual connection."""
@@ -357,10 +358,10 @@ class AsyncLeasePool(_Leasing, AsyncAdaptedQueuePool):
     # Nobody waits in it, and other threads look into it, which asyncio's own queue does not bear.
     _queue_class: type[QueueCommon[ConnectionPoolEntry]] = Queue
 
-    def wait_for_permit(self) -> Grant:
+    def wait_for_permit(self, ask: Ask) -> Grant:
         """As for threads; a task waits without holding up its loop."""
-        grant = self.gate.acquire_nowait("async")
-        return grant if grant is not None else await_only(self.gate.acquire_async())
+        grant = self.gate.acquire_nowait("async", ask.rank)
+        return grant if grant is not None else await_only(self.gate.acquire_async(ask))
 
     def new_lock(self) -> AbstractContextManager[Any]:
         """Mutual exclusion for one virtual connection."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import ClassVar, Final, Protocol
 
 from sqlalchemy.util import await_only
 
-from headgate.queueing import Kind
+from headgate.queueing import Kind, Reason
 
 
 class Grant(Protocol):
@@ -35,25 +36,49 @@ class _Permit:
 PERMIT: Final = _Permit()
 """The right to hold a connection, without one."""
 
+RESERVED: Final = _Permit()
+"""The same from the reserve: it is no one's but the high lane's, and never left warm."""
+
+
+class _GaveUp:
+    """The outcome of a waiter that was interrupted."""
+
+
+GAVE_UP: Final = _GaveUp()
+
+Outcome = Grant | Reason | _GaveUp
+"""What became of a waiter: what it was granted, why it was turned away, or that it gave up by itself."""
+
 
 class _Waiter:
-    """What threads and tasks have in common.
+    """What threads and tasks have in common."""
 
-    :ivar grant: what it was granted; None while it waits.
-    """
-
-    __slots__ = ("_open", "grant")
+    __slots__ = ("_decided",)
 
     def __init__(self) -> None:
-        self.grant: Grant | None = None
-        self._open = [True]
+        self._decided: dict[int, tuple[Outcome]] = {}
 
-    def close(self) -> bool:
-        """True for whoever comes first: the gate with its grant, or the waiter that gives up."""
-        try:
-            return self._open.pop()  # a single step of the interpreter: no lock, because a finalizer may be here
-        except IndexError:
+    def decide(self, outcome: Outcome) -> bool:
+        """True for whoever comes first: the gate with its grant, a refusal, or the waiter that gives up."""
+        mine = (outcome,)
+        return self._decided.setdefault(0, mine) is mine  # one step of the interpreter: a finalizer may be here
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of it; None while it waits."""
+        decided = self._decided.get(0)
+        return None if decided is None else decided[0]
+
+    def refuse(self, reason: Reason) -> bool:
+        """Turn it away; False if something else has become of it."""
+        if not self.decide(reason):
             return False
+        self.wake()
+        return True
+
+    def wake(self) -> bool:
+        """Tell it that something has become of it; False if it can no longer be told."""
+        raise NotImplementedError
 
 
 class ThreadWaiter(_Waiter):
@@ -69,13 +94,17 @@ class ThreadWaiter(_Waiter):
         self._asleep.acquire()
 
     def wake(self) -> bool:
-        """Tell it that it has a grant; False if it can no longer be told."""
-        self._asleep.release()
+        """Tell it that something has become of it, which a thread always can be."""
+        with suppress(RuntimeError):  # it has been told already
+            self._asleep.release()
         return True
 
     def wait(self, seconds: float) -> None:
         """Wait until woken, but no longer."""
         self._asleep.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def rearm(self) -> None:
+        """Make ready to wait once more."""
 
 
 class TaskWaiter(_Waiter):
@@ -90,7 +119,7 @@ class TaskWaiter(_Waiter):
         self.future: asyncio.Future[None] = self.loop.create_future()
 
     def wake(self) -> bool:
-        """Tell it that it has a grant; False if it can no longer be told."""
+        """Tell it that something has become of it; False if it can no longer be told."""
         try:
             if running_loop() is self.loop:
                 self.resolve()
@@ -104,6 +133,18 @@ class TaskWaiter(_Waiter):
         """End the wait."""
         if not self.future.done():
             self.future.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until woken, but no longer."""
+        timer = self.loop.call_later(seconds, self.resolve)
+        try:
+            await self.future
+        finally:
+            timer.cancel()
+
+    def rearm(self) -> None:
+        """Make ready to wait once more."""
+        self.future = self.loop.create_future()
 
 
 class TaskLock:
@@ -126,7 +167,9 @@ class TaskLock:
         try:
             await_only(turn)
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            if not turn.done():  # nobody will wait for it, so nobody may be handed the lock with it
+                self._waiting.remove(turn)
+            elif not turn.cancelled():
                 self.__exit__()
             raise
 

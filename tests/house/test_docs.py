@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 from pathlib import Path
 
 import pytest
 
 from headgate.config import GateOptions
 from headgate.lab import results
+from headgate.queueing import Reason
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = {name: cls for name, cls in vars(results).items() if isinstance(cls, type) and dataclasses.is_dataclass(cls)}
@@ -37,13 +39,29 @@ def test_the_schema_version_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("field", dataclasses.fields(GateOptions), ids=lambda field: field.name)
 def test_the_gates_options_stand_in_the_documentation_with_their_default(field: dataclasses.Field[object]) -> None:
-    rows = [line for line in (ROOT / "docs/runtime.md").read_text(encoding="utf-8").splitlines() if "|" in line]
+    rows = [line for line in (ROOT / "docs/gate.md").read_text(encoding="utf-8").splitlines() if "|" in line]
     row = next(line for line in rows if line.startswith(f"| `{field.name}` |"))
     assert f"{field.default:g}" in row.split("|")[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/runtime.md", "docs/lab.md", "docs/pgbouncer.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/runtime.md",
+        "docs/gate.md",
+        "docs/lab.md",
+        "docs/pgbouncer.md",
+    ],
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("reason", typing.get_args(Reason))
+def test_the_reasons_of_refusals_stand_in_the_documentation(reason: str) -> None:
+    assert f"\n| `{reason}` |" in (ROOT / "docs/gate.md").read_text(encoding="utf-8")

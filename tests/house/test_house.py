@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy.pool import QueuePool
 
 import headgate
-from headgate import AsyncLeasePool, LeasePool
+from headgate import AsyncLeasePool, GateOptions, LeasePool
 
 SOURCE = Path(headgate.__file__).parent
 LEAVES = {
@@ -21,6 +22,8 @@ LEAVES = {
     "names",
     "ledger",
     "queueing",
+    "overload",
+    "routes",
     "statements",
     "sql_words",
     "sql_walk",
@@ -116,7 +119,7 @@ def test_our_pools_have_the_defaults_of_sqlalchemys(ours: type[QueuePool]) -> No
 
 def test_database_leaves_its_defaults_to_the_options() -> None:
     parameters = inspect.signature(headgate.Database.__init__).parameters
-    assert {parameters[name].default for name in ("connections", "max_wait", "max_pending")} == {None}
+    assert {parameters[field.name].default for field in dataclasses.fields(GateOptions)} == {None}
 
 
 def test_sync_and_async_twins_have_the_same_methods() -> None:

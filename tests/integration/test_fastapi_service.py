@@ -314,7 +314,7 @@ async def test_the_start_up_error_names_the_server_and_not_the_password(postgres
 
 def test_sync_and_async_sessions_share_one_budget(postgres_url: URL, observer: Engine) -> None:
     """Idle connections of one kind make room for the other; the server never sees more than the budget."""
-    db = Database(postgres_url.set(drivername="postgresql+asyncpg"), connections=2, max_wait=5)
+    db = Database(postgres_url.set(drivername="postgresql+asyncpg"), connections=2, max_wait=20)
     app = make_app(db)
     query = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from sqlalchemy.engine import Dialect
 
 from headgate.drivers.postgresql import Asyncpg, Psycopg, PsycopgAsync
-from headgate.drivers.protocol import FINISHED_CURSOR_ATTRIBUTES, Driver, Facts, IdleWatch, ReadOnlyDefault
+from headgate.drivers.protocol import (
+    FINISHED_CURSOR_ATTRIBUTES,
+    Cancel,
+    Driver,
+    Facts,
+    IdleWatch,
+    ReadOnlyDefault,
+)
 from headgate.drivers.sockets import has_input
 from headgate.drivers.sqlite import Aiosqlite, Sqlite
 
 __all__ = [
     "FINISHED_CURSOR_ATTRIBUTES",
+    "Cancel",
     "Driver",
     "Facts",
     "IdleWatch",

@@ -7,7 +7,9 @@ import json
 import os
 import select
 import socket
+import threading
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from sqlalchemy.util import await_only
 
 from headgate.drivers.asyncpg_guard import guarded_connection_class
-from headgate.drivers.protocol import Driver, Facts, IdleWatch, ReadOnlyDefault
+from headgate.drivers.protocol import Cancel, Driver, Facts, IdleWatch, ReadOnlyDefault
 from headgate.drivers.sockets import has_input
 from headgate.statements import Family
 from headgate.waiters import running_loop
@@ -55,6 +57,10 @@ ASYNCPG_GUARD = "On"
 READ_ONLY_VIOLATION = "25006"
 OPERATOR_INTERVENTION = "57"
 """Class of SQLSTATEs: the server is going down, or somebody has cancelled the question."""
+QUERY_CANCELED = "57014"
+
+CANCEL_TIMEOUT_S = 2.0
+"""How long a server may take to accept a cancel request; it takes a few milliseconds."""
 
 MAX_LAST_WORDS = 8
 """How many packets of an idle server are read in search of the end of its connection."""
@@ -108,6 +114,15 @@ class _Postgresql:
 
     def finish(self, cursor: Any) -> None:
         pass
+
+    def was_cancelled(self, error: Exception) -> bool:
+        return getattr(error, "sqlstate", None) == QUERY_CANCELED
+
+    def cut(self, dbapi: Any) -> None:
+        with suppress(Exception):  # it has ended already, as in ``watch_end``
+            twin = socket.socket(fileno=os.dup(self.descriptor(dbapi)))
+            with twin:
+                twin.shutdown(socket.SHUT_RDWR)
 
 
 class Psycopg(_Postgresql):
@@ -208,6 +223,25 @@ class Psycopg(_Postgresql):
         raw = self.raw(dbapi)
         raw._read_only = read_only
         raw._begin_statement = b""
+
+    def canceller(self, dbapi: Any) -> Cancel:
+        from psycopg import capabilities
+
+        pgconn = self.raw(dbapi).pgconn
+        if not capabilities.has_cancel_safe():
+            old: Cancel = pgconn.get_cancel().cancel
+            return old
+        return partial(_cancel_by_libpq, pgconn.cancel_conn(), threading.Lock())
+
+
+def _cancel_by_libpq(request: Any, lock: threading.Lock) -> None:
+    from psycopg.generators import cancel
+    from psycopg.waiting import wait_conn
+
+    with lock:  # one after the other
+        request.reset()
+        request.start()
+        wait_conn(cancel(request), timeout=CANCEL_TIMEOUT_S)
 
 
 class PsycopgAsync(Psycopg):
@@ -328,6 +362,36 @@ class Asyncpg(_Postgresql):
             return False
         self.begin_read_write(dbapi)
         return True
+
+    def canceller(self, dbapi: Any) -> Cancel:
+        # What asyncpg does at a timeout, but its protocol does not give the statement up: that fails as the server
+        # says, and the connection can be used again. And no task of the connection's: those end with it.
+        from asyncpg.connect_utils import _cancel  # type: ignore[import-untyped]
+
+        raw = dbapi._connection
+        request = partial(
+            _cancel,
+            loop=raw._loop,
+            addr=raw._addr,
+            params=raw._params,
+            backend_pid=raw._protocol.backend_pid,
+            backend_secret=raw._protocol.backend_secret,
+        )
+        return partial(_run_in, raw._loop, request)
+
+
+def _run_in(loop: asyncio.AbstractEventLoop, start: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Run a coroutine in another thread's event loop."""
+
+    async def run() -> None:
+        async with asyncio.timeout(CANCEL_TIMEOUT_S):
+            await start()
+
+    running = run()
+    try:
+        asyncio.run_coroutine_threadsafe(running, loop).result(2 * CANCEL_TIMEOUT_S)
+    finally:
+        running.close()  # the loop is closed: it has never begun
 
 
 def _names_guard(given: str) -> bool:

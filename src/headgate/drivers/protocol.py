@@ -63,6 +63,13 @@ IdleWatch = Callable[[], object]
 """True if something has arrived on an idle connection that nobody has read."""
 
 
+Cancel = Callable[[], object]
+"""Asks the server to stop a statement and waits until it has been told; a server that runs none does nothing.
+
+Called in a thread of its own, never the statement's or its event loop's.
+"""
+
+
 class Driver(Protocol):
     """One driver's answers to the questions a lease asks."""
 
@@ -173,4 +180,16 @@ class Driver(Protocol):
 
     def forget_plan(self, dbapi: Any, cursor: Any) -> None:
         """Make the next execute of this cursor plan anew."""
+        ...
+
+    def canceller(self, dbapi: Any) -> Cancel:
+        """What asks the server to stop what a new connection will run, also when that has been closed; no I/O."""
+        ...
+
+    def was_cancelled(self, error: Exception) -> bool:
+        """True if the statement failed because somebody asked for that."""
+        ...
+
+    def cut(self, dbapi: Any) -> None:
+        """End a connection under whoever waits for its answer, because the server cannot be reached; no I/O."""
         ...

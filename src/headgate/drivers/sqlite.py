@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.util import await_only
 
-from headgate.drivers.protocol import Facts, IdleWatch
+from headgate.drivers.protocol import Cancel, Facts, IdleWatch
 from headgate.statements import Family
 
 
@@ -99,6 +99,16 @@ class Sqlite:
         return False
 
     def forget_plan(self, dbapi: Any, cursor: Any) -> None:
+        pass
+
+    def canceller(self, dbapi: Any) -> Cancel:
+        interrupt: Cancel = self.raw(dbapi).interrupt
+        return interrupt
+
+    def was_cancelled(self, error: Exception) -> bool:
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
+    def cut(self, dbapi: Any) -> None:
         pass
 
 

@@ -386,7 +386,7 @@ class SharedConnection:
 
 def _proof_of(origin: Pool, read_functions: frozenset[str]) -> StatementProof | None:
     """The pool's own, which knows the database's types; one of ours where the pool is stock; None to prove nothing."""
-    proof: StatementProof | None = getattr(origin, "proof", None)
+    proof: StatementProof | None = getattr(getattr(origin, "lender", None), "proof", None)
     driver = driver_for(cast(Any, origin._dialect))
     if proof is None and driver is not None:
         proof = StatementProof(driver.family, read_functions=read_functions)
