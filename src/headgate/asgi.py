@@ -74,7 +74,7 @@ class DatabaseMiddleware:
         admission = outer or Admission(gate.clock(), threads=worker_threads())
         if outer is None:
             self._set_deadline(admission, scope)
-        if gate.is_overloaded and self.refusals.early and self.routes.needs(scope["method"], scope["path"]):
+        if gate.is_pressed and self.refusals.early and self.routes.needs(scope["method"], scope["path"]):
             if await self._refuse_early(send):
                 return
             gate.expect(admission)

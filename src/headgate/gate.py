@@ -321,17 +321,27 @@ class Gate:
     @property
     def is_overloaded(self) -> bool:
         """True while only as many newcomers may wait as are served soon."""
+        if not self._line.overload.has_begun:  # without the lock: every request asks
+            return False
         with self._draining, self._lock:
             return self._line.overload.is_overloaded(self.clock())
+
+    @property
+    def is_pressed(self) -> bool:
+        """True while a newcomer might be turned away: somebody waits, or hardly anybody may."""
+        return bool(self._line) or self.is_overloaded
 
     def refuse_early(self) -> EarlyRefusal | None:
         """Turn somebody away who has not begun, if it would be turned away anyway; None if it may come."""
         with self._draining, self._lock:
             now_ns = self.clock()
-            if not self._line.would_refuse(now_ns, expected=self._count_expected(now_ns), use_ns=self._mean_use_ns):
+            expected = self._count_expected(now_ns)
+            reason = self._line.would_refuse(now_ns, expected=expected, use_ns=self._mean_use_ns)
+            if reason is None:
                 return None
+            if now_ns - self._moved_ns > self._max_stall_ns:
+                reason = "stalled"
             self._line.overload.count_newcomer(refused=True)
-            reason: Reason = "stalled" if now_ns - self._moved_ns > self._max_stall_ns else "overload"
             self._shed[reason] += 1
         return EarlyRefusal(reason, self._retry_after_s())
 

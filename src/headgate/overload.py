@@ -53,6 +53,11 @@ class OverloadRule:
             self._end_window(now_ns)
         return self._is_overloaded
 
+    @property
+    def has_begun(self) -> bool:
+        """True from its beginning until somebody has found that it is over."""
+        return self._is_overloaded
+
     def observe(self, standing_ns: int, now_ns: int) -> None:
         """Note how long the newcomer that has waited longest has waited; 0 if nobody waits."""
         if self._is_overloaded:

@@ -170,11 +170,15 @@ class WaitingLine(Generic[WaiterT]):
 
     # who is turned away
 
-    def would_refuse(self, now_ns: int, *, expected: int, use_ns: float = 0) -> bool:
-        """Tell whether somebody who has not even begun should not: ``expected`` others are on their way here."""
-        if not self.overload.is_overloaded(now_ns):
-            return False
-        return self.newcomers() + expected >= self.room(now_ns, use_ns)
+    def would_refuse(self, now_ns: int, *, expected: int, use_ns: float = 0) -> Reason | None:
+        """Why a newcomer that has not even begun would be turned away; None if it would not.
+
+        :param expected: others that are on their way here.
+        """
+        ahead = self.newcomers() + expected
+        if self.overload.is_overloaded(now_ns):
+            return "overload" if ahead >= self.room(now_ns, use_ns) else None
+        return "full" if ahead * self.drain.measured_ns(now_ns) > self.max_wait_ns else None
 
     def room(self, now_ns: int, use_ns: float = 0) -> float:
         """How many newcomers may wait in overload: as many as are served within two thirds of the target."""

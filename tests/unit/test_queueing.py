@@ -364,6 +364,22 @@ def test_somebody_is_told_before_it_begins_only_in_overload_and_only_without_roo
     assert queue.would_refuse(now_ns, expected=0)
 
 
+def test_who_cannot_be_served_in_time_need_not_begin() -> None:
+    """A burst that fills the line is told so before routing, overloaded or not; as long as somebody is measured."""
+    queue = WaitingLine[int](connections=1, max_pending=1000, max_wait_ns=100 * MS)
+    for number in range(30):
+        queue.join(number, "async", 0)
+    assert queue.would_refuse(0, expected=1000) is None, "nothing is known yet of how fast they are served"
+    for grant in range(1, 5):
+        queue.next("async", grant * 10 * MS)
+    now_ns = 40 * MS
+    assert queue.would_refuse(now_ns, expected=0) == "full"
+    for number in range(4, 25):
+        queue.leave(number, now_ns)
+    assert queue.would_refuse(now_ns, expected=0) is None
+    assert queue.would_refuse(now_ns, expected=10) == "full"
+
+
 # the order
 
 

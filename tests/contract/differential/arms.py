@@ -182,3 +182,10 @@ def backend_of(dbapi: Any) -> int:
     """The server process behind a DBAPI connection of psycopg or asyncpg."""
     raw = getattr(dbapi, "_connection", dbapi)
     return int(raw.get_server_pid() if hasattr(raw, "get_server_pid") else raw.info.backend_pid)
+
+
+def isolation_of(dbapi: Any) -> str:
+    """The level that a DBAPI connection of psycopg or asyncpg begins with; empty where that is the server's default."""
+    raw = dbapi if hasattr(dbapi, "isolation_level") else dbapi._connection
+    level = raw.isolation_level or ""
+    return str(getattr(level, "name", level)).replace("_", " ").upper()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from sqlalchemy import Connection
 
 from .grounds import ArmName, Sight
-from .player import Moment, Player, backend, is_reading
+from .player import Moment, Player, backend, has_lost_isolation, is_reading
+from .settings import ONE_SNAPSHOT
 from .steps import Step, step
 
 REFUSED = "str 'refused 55P03: could not obtain lock"
@@ -49,9 +51,15 @@ def expect_no_flaw_of_stock(stock: Player, sights: Mapping[ArmName, Sight]) -> N
         raise StockFailedError
 
 
-def may_lease(player: Player) -> bool:
-    """False where ours has nothing to excuse: REPEATABLE READ and higher keep one connection, as stock does."""
-    return player.setting.isolation.level not in ("REPEATABLE READ", "SERIALIZABLE")
+def _may_lease(stock: Player, connection: Connection) -> bool:
+    """False where ours has nothing to excuse: REPEATABLE READ and higher keep one connection, as stock does.
+
+    An engine option is not the level of new DBAPI connections: one that has followed an invalidated one does without.
+    """
+    isolation = stock.setting.isolation
+    if isolation.level not in ONE_SNAPSHOT:
+        return True
+    return isolation.source == "engine option" and has_lost_isolation(connection)
 
 
 def failed_reads(stock: Player, leased: Player, sight: Sight) -> Iterator[Step]:
@@ -60,19 +68,31 @@ def failed_reads(stock: Player, leased: Player, sight: Sight) -> Iterator[Step]:
     Any other pair of transactions must fail alike: a stock one that failed beside one of ours that holds a
     connection is left as it is, and shows in the next step.
     """
-    if not sight.aborted or not may_lease(stock):
+    if not sight.aborted:
         return
     for number in (0, 1):
         pairs = zip(stock.connections_of(number), leased.connections_of(number), strict=True)
-        if any(_only_stock_failed(one, two, sight) for one, two in pairs):
+        if any(_only_stock_failed(one, two, sight) and _may_lease(stock, one) for one, two in pairs):
             yield step("rollback", session=number)
     for number, one in stock.open_connections().items():
-        if _only_stock_failed(one, leased.connections[number], sight):
+        if _only_stock_failed(one, leased.connections[number], sight) and _may_lease(stock, one):
             yield step("core_rollback", connection=number)
 
 
-def _only_stock_failed(stock: Any, leased: Any, sight: Sight) -> bool:
+def _only_stock_failed(stock: Connection, leased: Connection, sight: Sight) -> bool:
     return is_reading(leased) and backend(stock) in sight.aborted
+
+
+def may_excuse(step: Step, stock: Player) -> bool:
+    """Tell whether leases are allowed on a connection that decides a step's outcome."""
+    return any(_may_lease(stock, connection) for connection in _deciding(step, stock))
+
+
+def _deciding(step: Step, stock: Player) -> list[Connection]:
+    """The connection that a session has read the clock on, else all that may hold a lock."""
+    if step.name == "read_clock":
+        return stock.connections_of(dict(step.arguments)["session"])[-1:]
+    return [*stock.connections_of(0), *stock.connections_of(1), *stock.open_connections().values()]
 
 
 def excuse(step: Step, stock: Moment, leased: Moment, is_anybody_reading: bool) -> Difference | None:

@@ -20,12 +20,16 @@ def reset_to(engine: Engine, level: str) -> None:
     dialect: Any = engine.dialect
 
     def reset(dbapi: Any) -> None:
-        if dialect.name == "sqlite":
-            dbapi.isolation_level = None  # the ``begin`` recipe
-        else:
+        if dialect.name != "sqlite":
             dialect.set_isolation_level(dbapi, level)
+        elif not _is_in_transaction(dbapi):  # the driver would commit what stock has left open after a refused COMMIT
+            dbapi.isolation_level = None  # the ``begin`` recipe
 
     dialect.reset_isolation_level = reset
+
+
+def _is_in_transaction(dbapi: Any) -> bool:
+    return bool(getattr(dbapi, "_connection", dbapi).in_transaction)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction, with_loader_criteria
 from sqlalchemy.util import await_only
 
-from .arms import Arm, backend_of
+from .arms import Arm, backend_of, isolation_of
 from .models import Audit, Author, Base, Book, Tag, book_tag
-from .settings import Setting
+from .settings import ONE_SNAPSHOT, Setting
 from .steps import Step, deed_of, step
 
 ResultT = TypeVar("ResultT")
@@ -353,6 +353,15 @@ def is_reading(connection: Connection) -> bool:
 def backend(connection: Connection) -> int:
     """The server process behind a stock connection."""
     return backend_of(connection.connection.dbapi_connection)
+
+
+def has_lost_isolation(connection: Connection) -> bool:
+    """True if a stock connection has an isolation option that the DBAPI connection behind it was never told.
+
+    It was invalidated: SQLAlchemy applies the option once, and not again to what follows.
+    """
+    asked = connection.get_execution_options().get("isolation_level")
+    return asked in ONE_SNAPSHOT and isolation_of(connection.connection.dbapi_connection) not in ONE_SNAPSHOT
 
 
 def _lifecycle(state: InstanceState[Any]) -> str:

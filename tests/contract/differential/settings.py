@@ -28,6 +28,9 @@ JOIN_MODES: tuple[Binding, ...] = ("conditional_savepoint", "rollback_only", "co
 BINDINGS: tuple[Binding, ...] = (*["engine"] * 5, "several binds", *JOIN_MODES)
 ENGINE_SOURCES: tuple[Source, ...] = ("create_engine", "engine option")
 
+ONE_SNAPSHOT = ("REPEATABLE READ", "SERIALIZABLE")
+"""The levels of PostgreSQL whose transactions need one connection from their first statement on."""
+
 LISTENERS = (
     "after_begin tenant",
     "after_begin set_config",

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
 from .arms import Arm, is_async
-from .differences import StockFailedError, excuse, expect_no_flaw_of_stock, failed_reads, may_lease
+from .differences import StockFailedError, excuse, expect_no_flaw_of_stock, failed_reads, may_excuse
 from .grounds import ArmName, Ground, PostgresGround, Sight, SqliteGround
 from .mends import failed_streams_end
 from .player import Moment, Player, is_reading, sets_in_order
@@ -170,7 +170,7 @@ class _Performance:
         return sights["stock"]
 
     def _is_excused(self, one: Step, stock: Moment, leased: Moment) -> bool:
-        return may_lease(self.players[0]) and excuse(one, stock, leased, self._is_anybody_reading()) is not None
+        return may_excuse(one, self.players[0]) and excuse(one, stock, leased, self._is_anybody_reading()) is not None
 
     def _look(self) -> dict[ArmName, Sight]:
         ended = [backend for player in self.players for backend in player.arm.vanishing]
