@@ -33,6 +33,9 @@ FIRST_PAUSE_S: Final = 0.03
 CUT_AFTER_S: Final = 5.0
 """A statement that no cancel request has ended by then loses its connection: the server cannot be reached."""
 
+PAUSES_ALONE_S: Final = (1, 2, 4, 8, 16, 32)
+"""Between the attempts to cancel what has lost its connection: the server may come back."""
+
 
 def run_for(
     admission: Admission, lease: Lease, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -120,7 +123,7 @@ def leave(lease: Lease, error: BaseException) -> None:
     """
     lease.is_suspect = True
     if isinstance(error, CancelledError):
-        Cancelling(lease).start(once=True)
+        Cancelling(lease).start_alone()
 
 
 class Cancelling:
@@ -137,9 +140,15 @@ class Cancelling:
         self._has_told: Future[None] = Future()
         self._has_told.set_running_or_notify_cancel()  # a task that is cancelled while it waits must not cancel it
 
-    def start(self, *, once: bool = False) -> None:
+    def start(self) -> None:
         """Begin."""
-        run = self._try if once else self._run
+        self._start_thread(self._run)
+
+    def start_alone(self) -> None:
+        """Begin, with nobody waiting for the statement."""
+        self._start_thread(self._cancel_alone)
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
         try:
             threading.Thread(target=run, name="headgate-cancel", daemon=True).start()
         except RuntimeError as error:  # the interpreter ends, or has no thread left
@@ -156,23 +165,35 @@ class Cancelling:
 
     def _run(self) -> None:
         try:
-            self._cancel_until_over()
+            is_over = self._cancel_until_over()
         finally:
             self._has_told.set_result(None)
+        if not is_over:
+            self._cancel_alone()
 
-    def _cancel_until_over(self) -> None:
+    def _cancel_until_over(self) -> bool:
+        """False if the statement goes on without its connection."""
         pause_s, cut_s = FIRST_PAUSE_S, time.monotonic() + CUT_AFTER_S
         while not self._is_over.is_set():
             self._try()
-            if not self._is_over.wait(pause_s) and time.monotonic() > cut_s:
-                self._cut()
+            if not self._is_over.wait(pause_s) and time.monotonic() > cut_s and self._cut():
+                return False
             pause_s *= 2
+        return True
 
-    def _try(self) -> None:
+    def _cancel_alone(self) -> None:
+        for pause_s in PAUSES_ALONE_S:
+            if self._try():
+                return
+            time.sleep(pause_s)
+
+    def _try(self) -> bool:
         try:
             self._cancel()
         except Exception as error:  # whatever a driver says: the next attempt may succeed
             self._note(error)
+            return False
+        return True
 
     def _note(self, error: Exception) -> None:
         log.info("database %r: a statement could not be cancelled: %s", self._name, type(error).__name__)

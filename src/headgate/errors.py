@@ -34,7 +34,8 @@ class Overloaded(HeadgateError, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.Dont
 
     :ivar database: name of the database whose gate refused.
     :ivar reason: ``full`` (more wait than can be served in time), ``overload`` (a standing queue), ``deadline``
-        (``max_wait``, or the request's own deadline), ``stalled`` (nobody gets a connection), ``gone`` (the client).
+        (``max_wait``, or the request's own deadline, while it waited or while a statement ran), ``stalled`` (nobody
+        gets a connection), ``gone`` (the client).
     :ivar retry_after_s: whole seconds after which a new attempt is sensible, at least 1.
     :ivar waited_ns: nanoseconds this caller waited before it was refused; 0 when shed.
     :ivar nothing_executed: the request has held no connection yet, so it is safe to send it again.

@@ -65,8 +65,9 @@ FOREIGN_POOL = "pool"
 
 def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request, Exception], Response]:
     def refuse(request: Request, error: Exception) -> Response:
-        log.say(lambda: error)
         if isinstance(error, Overloaded):
+            if error.reason != "gone":  # a client that hangs up is nobody's trouble
+                log.say(lambda: error)
             problem = describe_refusal(
                 options,
                 database=error.database,
@@ -75,6 +76,7 @@ def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request,
                 nothing_executed=error.nothing_executed,
             )
         else:
+            log.say(lambda: error)
             problem = describe_refusal(
                 options,
                 database="",

@@ -34,11 +34,12 @@ def describe_refusal(
     The error's own message names lines of the app: it is for the log, not for the client.
     """
     safe = f" Of this request {SAFE}." if nothing_executed else ""
+    fact = "It was not done in time" if reason == "deadline" else "The database is busy"
     problem = {
         "type": "about:blank",
         "title": HTTPStatus(options.status).phrase,
         "status": options.status,
-        "detail": f"The database is busy. Try again in {retry_after_s} s.{safe}",
+        "detail": f"{fact}. Try again in {retry_after_s} s.{safe}",
         "database": database,
         "reason": reason,
         "safe_to_retry": nothing_executed,

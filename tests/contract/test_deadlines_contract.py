@@ -6,15 +6,18 @@ import contextvars
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from headgate import Overloaded, lane
+from headgate import Overloaded, cancelling, lane
 from headgate.admission import Admission, current_admission
+from headgate.drivers import postgresql
+from headgate.lab.postgres import EmbeddedPostgres
 
 from .conftest import Arena, Item
 
@@ -53,6 +56,13 @@ def given_up() -> Iterator[Admission]:
         yield admission
     finally:
         current_admission.reset(token)
+
+
+def end_within_savepoint(session: Session, admission: Admission) -> None:
+    with session.begin_nested():
+        session.execute(text("UPDATE item SET name = 'changed' WHERE id = 2"))
+        admission.end("deadline")
+        session.execute(text("SELECT 1"))
 
 
 def pid_of(session: Session) -> Any:
@@ -175,10 +185,8 @@ def test_a_savepoint_can_be_left_after_the_end(arena: Arena) -> None:
     def body(session: Session) -> None:
         with given_up() as admission:
             session.execute(text("UPDATE item SET name = 'changed' WHERE id = 1"))
-            with pytest.raises(Overloaded), session.begin_nested():  # noqa: PT012  # the block must fail at its end
-                session.execute(text("UPDATE item SET name = 'changed' WHERE id = 2"))
-                admission.end("deadline")
-                session.execute(text("SELECT 1"))
+            with pytest.raises(Overloaded):
+                end_within_savepoint(session, admission)
             session.rollback()
         assert session.scalar(text("SELECT count(*) FROM item WHERE name = 'changed'")) == 0
 
@@ -204,3 +212,35 @@ def test_a_commit_in_flight_is_never_cancelled(on_postgresql: Arena, by_text: bo
 
     on_postgresql.connected(body)
     assert "four" in on_postgresql.names()
+
+
+def test_a_frozen_server_loses_the_connection_and_is_told_later(
+    on_postgresql: Arena, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "CUT_AFTER_S", 0.3)
+    monkeypatch.setattr(cancelling, "PAUSES_ALONE_S", (0.2,) * 20)
+    monkeypatch.setattr(postgresql, "CANCEL_TIMEOUT_S", 0.2)
+    engine = on_postgresql.make(pool_size=1)
+    freezer = ExitStack()
+
+    def body(session: Session) -> None:
+        session.scalar(text("SELECT 1"))
+        session.rollback()
+        threading.Timer(0.2, freezer.enter_context, (postgres.frozen(),)).start()
+        with lane(deadline=0.5), pytest.raises(DBAPIError) as caught:
+            session.scalar(text(FOR_EVER[True]))
+        assert caught.value.connection_invalidated
+
+    with freezer:
+        on_postgresql.play(body, engine)
+    assert becomes_idle(on_postgresql)
+    on_postgresql.play(lambda session: session.scalar(text("SELECT 1")), engine)
+
+
+def becomes_idle(arena: Arena) -> bool:
+    until_s = time.monotonic() + 5
+    while arena.states().get("active"):
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.02)
+    return True

@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from headgate import Database, LeasePool, Overloaded, lane
+from headgate import Database, LeasePool, Overloaded, disconnects, lane
 from headgate.admission import Admission, current_admission
 from headgate.config import DeadlineOptions
 from headgate.fastapi import AsyncSessionDep, AsyncTransactionDep, Deadline, SessionDep, TransactionDep, install
@@ -532,3 +533,76 @@ def test_the_end_of_one_thread_hits_no_other(postgres_url: URL, witness: Postgre
     assert (now.in_use, now.warm, now.pending) == (0, 0, 0)
     assert sum(witness.states().values()) == now.idle <= 2
     engine.dispose()
+
+
+@pytest.mark.timeout(0 if SOAK else 60)
+async def test_random_disconnects_before_an_app_without_a_socket(
+    db: Database, witness: PostgresWitness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As through uvicorn, but far more: each client leaves at a random moment, some are answered before."""
+    monkeypatch.setattr(disconnects, "OLD_AFTER_NS", 3_000_000)
+    app, random_, left = app_of(db), random.Random(5), 50_000 if SOAK else 400
+    outcomes: Counter[str] = Counter()
+
+    @app.get("/some")
+    async def some(session: AsyncSessionDep) -> None:
+        await session.execute(text("SELECT pg_sleep(0.01)"))
+        await session.execute(text("SELECT 1"))
+
+    @app.get("/some-sync")
+    def some_sync(session: SessionDep) -> None:
+        session.execute(text("SELECT pg_sleep(0.01)"))
+
+    async def visit() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            method, path = random_.choice(
+                [("GET", "/some"), ("GET", "/some-sync"), ("GET", "/quick"), ("POST", "/late")]
+            )
+            outcomes[await visit_briefly(app, method, path, random_.random() / 20)] += 1
+
+    @app.post("/late")
+    async def late(session: AsyncTransactionDep) -> None:
+        await session.execute(INSERT, {"id": f"late{next(_numbers)}", "note": ""})
+
+    async with app.router.lifespan_context(app):
+        await asyncio.gather(*(visit() for _ in range(12)))
+        assert await async_becomes(lambda: is_quiet(db, witness)), (db.gate, witness.states())
+        assert set(witness.all_deeds().values()) <= {1}
+        assert outcomes["200"]
+        assert outcomes["503"]
+        assert set(outcomes) <= {"200", "503"}
+        print(outcomes, db.gate.statistics().dropped)
+    await db.dispose_async()
+    assert await async_becomes(lambda: not witness.states()), witness.states()
+
+
+async def visit_briefly(app: FastAPI, method: str, path: str, stay_s: float) -> str:
+    """One request whose client leaves after that time; gives the status of the answer."""
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    leaving = asyncio.get_running_loop().call_later(stay_s, messages.put_nowait, {"type": "http.disconnect"})
+    answer: list[Any] = []
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": [],
+        "client": ("here", 1),
+        "server": ("there", 2),
+        "state": {},
+    }
+    await app(scope, messages.get, send)
+    leaving.cancel()
+    return str(answer[0]["status"])

@@ -52,9 +52,10 @@ class Server:
         if self.asked >= self.requests:
             self.is_over.set()
 
-    def cut(self, dbapi: Any) -> None:
+    def cut(self, dbapi: Any) -> bool:
         self.has_cut.set()
         self.is_over.set()
+        return True
 
 
 class Lease(SimpleNamespace):
@@ -157,6 +158,7 @@ def test_a_server_that_cannot_be_told_loses_the_connection(
 ) -> None:
     caplog.set_level("INFO", "headgate.pool")
     monkeypatch.setattr(cancelling, "CUT_AFTER_S", 0.0)
+    monkeypatch.setattr(cancelling, "PAUSES_ALONE_S", (0, 0))
     server = Server()
     server.fails = True
     thread = end_soon(admission, server)

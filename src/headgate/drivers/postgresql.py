@@ -9,7 +9,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from sqlalchemy.util import await_only
 
 from headgate.drivers.asyncpg_guard import guarded_connection_class
+from headgate.drivers.cancel_request import CancelRequest
 from headgate.drivers.protocol import Cancel, Driver, Facts, IdleWatch, ReadOnlyDefault
 from headgate.drivers.sockets import has_input
 from headgate.statements import Family
@@ -59,7 +59,7 @@ OPERATOR_INTERVENTION = "57"
 """Class of SQLSTATEs: the server is going down, or somebody has cancelled the question."""
 QUERY_CANCELED = "57014"
 
-CANCEL_TIMEOUT_S = 2.0
+CANCEL_TIMEOUT_S = 1.0
 """How long a server may take to accept a cancel request; it takes a few milliseconds."""
 
 MAX_LAST_WORDS = 8
@@ -118,11 +118,12 @@ class _Postgresql:
     def was_cancelled(self, error: Exception) -> bool:
         return getattr(error, "sqlstate", None) == QUERY_CANCELED
 
-    def cut(self, dbapi: Any) -> None:
+    def cut(self, dbapi: Any) -> bool:
         with suppress(Exception):  # it has ended already, as in ``watch_end``
             twin = socket.socket(fileno=os.dup(self.descriptor(dbapi)))
             with twin:
                 twin.shutdown(socket.SHUT_RDWR)
+        return True
 
 
 class Psycopg(_Postgresql):
@@ -364,34 +365,20 @@ class Asyncpg(_Postgresql):
         return True
 
     def canceller(self, dbapi: Any) -> Cancel:
-        # What asyncpg does at a timeout, but its protocol does not give the statement up: that fails as the server
-        # says, and the connection can be used again. And no task of the connection's: those end with it.
-        from asyncpg.connect_utils import _cancel  # type: ignore[import-untyped]
-
+        # Past asyncpg, whose own requests are tasks of the connection and end with it.
         raw = dbapi._connection
-        request = partial(
-            _cancel,
-            loop=raw._loop,
-            addr=raw._addr,
-            params=raw._params,
-            backend_pid=raw._protocol.backend_pid,
-            backend_secret=raw._protocol.backend_secret,
-        )
-        return partial(_run_in, raw._loop, request)
+        try:
+            params, protocol = raw._params, raw._protocol
+            mode = params.sslmode.name  # "disable", if the application gave a context of its own
+            tls = None if mode == "allow" else params.ssl
+            request = CancelRequest(raw._addr, protocol.backend_pid, protocol.backend_secret, tls, mode != "prefer")
+        except AttributeError:
+            return _cannot_cancel
+        return lambda: request.send(CANCEL_TIMEOUT_S)
 
 
-def _run_in(loop: asyncio.AbstractEventLoop, start: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Run a coroutine in another thread's event loop."""
-
-    async def run() -> None:
-        async with asyncio.timeout(CANCEL_TIMEOUT_S):
-            await start()
-
-    running = run()
-    try:
-        asyncio.run_coroutine_threadsafe(running, loop).result(2 * CANCEL_TIMEOUT_S)
-    finally:
-        running.close()  # the loop is closed: it has never begun
+def _cannot_cancel() -> None:
+    raise NotImplementedError("an asyncpg we do not know")
 
 
 def _names_guard(given: str) -> bool:

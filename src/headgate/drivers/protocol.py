@@ -190,6 +190,9 @@ class Driver(Protocol):
         """True if the statement failed because somebody asked for that."""
         ...
 
-    def cut(self, dbapi: Any) -> None:
-        """End a connection under whoever waits for its answer, because the server cannot be reached; no I/O."""
+    def cut(self, dbapi: Any) -> bool:
+        """End a connection under whoever waits for its answer, because the server cannot be reached; no I/O.
+
+        False if there is no server.
+        """
         ...

@@ -108,8 +108,8 @@ class Sqlite:
     def was_cancelled(self, error: Exception) -> bool:
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 
-    def cut(self, dbapi: Any) -> None:
-        pass
+    def cut(self, dbapi: Any) -> bool:
+        return False
 
 
 class Aiosqlite(Sqlite):
