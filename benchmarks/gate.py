@@ -80,6 +80,7 @@ def wrap(app: App, db: Database) -> App:
         app,
         db=db,
         check_on_startup=False,
+        freezes_heap=False,
         refusals=RefusalOptions(),
         deadlines=DeadlineOptions(),
         log=RefusalLog(),

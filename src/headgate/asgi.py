@@ -11,6 +11,7 @@ from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.database import Database
 from headgate.disconnects import Message, OpenRequest, Receive, Scope, Send, Sweep
 from headgate.errors import ConfigError
+from headgate.heap import freeze_heap
 from headgate.problems import RefusalLog, describe_refusal
 from headgate.queueing import Rank
 from headgate.routes import RouteMemory
@@ -38,6 +39,7 @@ class DatabaseMiddleware:
         app: App,
         db: Database,
         check_on_startup: bool,
+        freezes_heap: bool,
         refusals: RefusalOptions,
         deadlines: DeadlineOptions,
         log: RefusalLog,
@@ -45,6 +47,7 @@ class DatabaseMiddleware:
         self.app = app
         self.db = db
         self.check_on_startup = check_on_startup
+        self.freezes_heap = freezes_heap
         self.refusals = refusals
         self.deadlines = deadlines
         self.routes = RouteMemory()
@@ -139,6 +142,8 @@ class DatabaseMiddleware:
                 return
 
         async def send_and_close(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete" and self.freezes_heap:
+                freeze_heap()
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 await self.db.dispose_async()
             await send(message)

@@ -33,6 +33,7 @@ def install(
     refusals: RefusalOptions | None = None,
     deadlines: DeadlineOptions | None = None,
     check_on_startup: bool = True,
+    freeze_heap: bool = True,
 ) -> None:
     """Give an app its database: sessions by dependency, refusals as problem+json, closing at shutdown.
 
@@ -43,6 +44,7 @@ def install(
     :param deadlines: when nobody wants an answer any more.
     :param check_on_startup: ask the server for one row before the first request; if it does not answer, the
         app does not start and the server's log says why.
+    :param freeze_heap: once the app has started, keep the garbage collector away from what is there by then.
     """
     refusals = refusals or RefusalOptions()
     log = RefusalLog()
@@ -50,6 +52,7 @@ def install(
         DatabaseMiddleware,
         db=db,
         check_on_startup=check_on_startup,
+        freezes_heap=freeze_heap,
         refusals=refusals,
         deadlines=deadlines or DeadlineOptions(),
         log=log,

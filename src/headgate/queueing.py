@@ -22,6 +22,11 @@ LEAST_ROOM: Final = 2
 """In overload that many may wait however slow the connections are: one to go on at once, one behind it."""
 
 
+SPARE: Final = 1.1
+"""Whoever is let in should be served in time although its wait is only an estimate: else half of those at the end of a
+full line would wait in vain."""
+
+
 class Rank(IntEnum):
     """Who goes first. Whoever is under way is never turned away for somebody who has not begun."""
 
@@ -178,7 +183,7 @@ class WaitingLine(Generic[WaiterT]):
         ahead = self.newcomers() + expected
         if self.overload.is_overloaded(now_ns):
             return "overload" if ahead >= self.room(now_ns, use_ns) else None
-        return "full" if ahead * self.drain.measured_ns(now_ns) > self.max_wait_ns else None
+        return "full" if SPARE * ahead * self.drain.measured_ns(now_ns) > self.max_wait_ns else None
 
     def room(self, now_ns: int, use_ns: float = 0) -> float:
         """How many newcomers may wait in overload: as many as are served within two thirds of the target."""
@@ -200,7 +205,7 @@ class WaitingLine(Generic[WaiterT]):
         ahead = sum(
             len(ranks[other]) for ranks in self._lines.values() for other in (Rank.HIGH, *NEWCOMERS) if other <= rank
         )
-        return "full" if ahead * self.drain.measured_ns(now_ns) > latest_ns - now_ns else None
+        return "full" if SPARE * ahead * self.drain.measured_ns(now_ns) > latest_ns - now_ns else None
 
     def _evict_for(self, rank: Rank, kind: Kind, now_ns: int, use_ns: float) -> WaiterT | None:
         """Take out the newcomer of the last rank that has waited longest, if ``rank`` may have its place.

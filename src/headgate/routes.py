@@ -21,7 +21,7 @@ ENOUGH: Final = 3
 NEEDS: Final = 0.9
 """A route needs the database if this share of its latest requests has asked for it."""
 
-LEARN_EVERY: Final = 64
+LEARN_EVERY: Final = 256
 """One of so many that are about to be turned away is let in, in case its route has changed its ways."""
 
 

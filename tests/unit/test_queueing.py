@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import count
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.queueing import LEAST_ROOM, NEWCOMERS, OTHER, PATIENCE_NS, Joined, Kind, Rank, Reason, WaitingLine
+from headgate.queueing import LEAST_ROOM, NEWCOMERS, OTHER, PATIENCE_NS, SPARE, Joined, Kind, Rank, Reason, WaitingLine
 
 KINDS: tuple[Kind, Kind] = ("sync", "async")
 both_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -172,18 +173,23 @@ def measured_line(step_ns: int = HOLD_NS, *, max_pending: int = 1_000) -> tuple[
 
 def test_one_that_would_wait_longer_than_it_may_is_turned_away_at_once() -> None:
     queue, now_ns = measured_line()
-    fits = MAX_WAIT_NS // HOLD_NS + 1
+    fits = math.floor(MAX_WAIT_NS / HOLD_NS / SPARE) + 1  # one whose turn it is, and those behind it
     for number in range(fits):
         assert queue.join(f"{number}", "sync", now_ns) == Joined(now_ns + MAX_WAIT_NS, None)
     assert queue.join("one more", "sync", now_ns) == "full"
 
 
+def in_time(holds: int) -> int:
+    """Nanoseconds within which that many are surely served."""
+    return math.ceil(holds * HOLD_NS * SPARE)
+
+
 def test_a_shorter_deadline_fits_fewer() -> None:
     queue, now_ns = measured_line()
     for number in range(3):
-        assert is_in(queue.join(f"{number}", "sync", now_ns, deadline_ns=now_ns + 2 * HOLD_NS))
-    assert queue.join("one more", "sync", now_ns, deadline_ns=now_ns + 2 * HOLD_NS) == "full"
-    assert is_in(queue.join("one with more time", "sync", now_ns, deadline_ns=now_ns + 3 * HOLD_NS))
+        assert is_in(queue.join(f"{number}", "sync", now_ns, deadline_ns=now_ns + in_time(2)))
+    assert queue.join("one more", "sync", now_ns, deadline_ns=now_ns + in_time(2)) == "full"
+    assert is_in(queue.join("one with more time", "sync", now_ns, deadline_ns=now_ns + in_time(3)))
 
 
 def test_only_those_count_who_are_served_before() -> None:

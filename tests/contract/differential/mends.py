@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
@@ -52,4 +53,23 @@ def failed_streams_end() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncAdapt_asyncpg_cursor, "_prepare_and_execute", execute)
+        yield
+
+
+@contextmanager
+def closed_connections_end() -> Iterator[None]:
+    """Let aiosqlite end the transaction of a connection that it closes.
+
+    A cursor that has met an error lives on in that error's traceback, which is garbage; SQLite keeps the transaction of
+    a closed connection as long as one of its cursors, so which of the pool's connections had the error would decide.
+    """
+    original = aiosqlite.Connection.close
+
+    async def close(connection: aiosqlite.Connection) -> None:
+        if connection._connection is not None:
+            await connection.rollback()
+        await original(connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiosqlite.Connection, "close", close)
         yield

@@ -17,7 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 from .arms import Arm, is_async
 from .differences import StockFailedError, excuse, expect_no_flaw_of_stock, failed_reads, may_excuse
 from .grounds import ArmName, Ground, PostgresGround, Sight, SqliteGround
-from .mends import failed_streams_end
+from .mends import closed_connections_end, failed_streams_end
 from .player import Moment, Player, is_reading, sets_in_order
 from .programs import Program
 from .shrinking import shrink
@@ -72,7 +72,7 @@ class Stage:
         """Play a program; an assertion fails at the first step that shows a difference. None where stock failed."""
         self._collect()
         self._reset()
-        with _without_collection(), sets_in_order(), failed_streams_end():
+        with _without_collection(), sets_in_order(), failed_streams_end(), closed_connections_end():
             return self._run(lambda: self._play(program))
 
     def close(self) -> None:
@@ -196,15 +196,8 @@ class _Performance:
             self.take(step("core_close", connection=number), "at the end")
         for player in self.players:
             player.results.clear()
-        left = [*self.stage.stock.left_out(), *self.stage.leased.left_out(), *self._left_open()]
+        left = [*self.stage.stock.left_out(), *self.stage.leased.left_out(), *self.stage.ground.left_open()]
         assert not left, f"left behind: {left}"
-
-    def _left_open(self) -> list[str]:
-        left = self.stage.ground.left_open()
-        if any(one.startswith("stock") for one in left):
-            gc.collect()  # aiosqlite's invalidated connections close as garbage; what ours alone left stays a fault
-            left = self.stage.ground.left_open()
-        return left
 
 
 def _abandon(player: Player) -> None:
