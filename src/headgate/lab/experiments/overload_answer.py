@@ -20,7 +20,8 @@ COLLAPSED = 0.6
 """A goodput at twice the capacity below which a service has collapsed."""
 
 SETTLED = 5
-"""A load that is shorter than this many times the wanted time ends before stock's queue has grown that long."""
+"""A load that is shorter than this many times the wanted time ends before stock's queue has grown that long, and soon
+after Headgate's gate has told it from a burst, which waits."""
 
 P50_FACTOR = 2.0
 REFUSAL_P99_S = 0.02
@@ -51,16 +52,18 @@ def curve_of(results: Results, case: str, kind: str) -> Curve:
 
 
 def _find_all(parameters: Parameters, results: Results) -> Iterator[Finding]:
-    if float(parameters["point_s"] or 0) >= SETTLED * float(parameters["wanted_s"] or 0):
+    settles = float(parameters["point_s"] or 0) >= SETTLED * float(parameters["wanted_s"] or 0)
+    if settles:
         yield _find_collapse(curve_of(results, STOCK, SLEEP))
     for kind in (SLEEP, THREE_READS):
         if curve := curve_of(results, HEADGATE, kind):
             yield _find_goodput(kind, curve)
     curve = curve_of(results, HEADGATE, SLEEP)
-    yield from _find_latency(curve, results[f"{STOCK}-{SLEEP}"])
     yield from _find_refusals(curve)
     yield from _find_ping(curve)
-    yield from _find_rival(results)
+    if settles:
+        yield from _find_latency(curve, results[f"{STOCK}-{SLEEP}"])
+        yield from _find_rival(results)
     yield from _find_recovery(results)
     yield from _find_frozen(results)
 
