@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from headgate.errors import LabError
-from headgate.lab.external_postgres import ExternalPostgres, explain_failure, parse_url
+from headgate.lab.external_postgres import ExternalPostgres, explain_failure, parse_url, redact
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,16 @@ def test_the_ssl_mode_is_called_what_the_driver_calls_it() -> None:
 
 def test_a_failure_without_an_answer_is_explained() -> None:
     assert "keeper ended" in explain_failure(parse_url("postgresql://ann@db"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://app:secret@host/db", "postgresql://***@host/db"),
+        ("postgres//app:secret@host", "postgres//***@host"),
+        ("app:secret@host", "app:***@host"),
+        ("postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_what_cannot_be_parsed_is_shown_without_what_may_be_a_password(text: str, shown: str) -> None:
+    assert redact(text) == shown

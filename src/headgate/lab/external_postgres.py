@@ -144,7 +144,7 @@ def _refuse_options(url: URL) -> None:
 
 def redact(text: str) -> str:
     """Return a URL that cannot be parsed without what may be a password."""
-    return re.sub(r"://.*@", "://***@", text, flags=re.DOTALL)
+    return re.sub(r"([:/]+).*@", r"\1***@", text, count=1, flags=re.DOTALL)
 
 
 def _name_ssl(url: URL, name: str) -> URL:
