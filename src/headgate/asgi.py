@@ -28,7 +28,10 @@ MOST_DIGITS: Final = 10
 
 
 SESSIONS_KEY = "headgate.sessions"
-"""Where the sessions are that have been opened for a request; the innermost middleware closes them."""
+"""Where the sessions are that nobody else closes at the end of a request; the innermost middleware does."""
+
+ADMISSION_KEY = "headgate.admission"
+"""Where a request's admission is for the middlewares of several databases."""
 
 
 class DatabaseMiddleware:
@@ -73,11 +76,14 @@ class DatabaseMiddleware:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate = self.db.gate
-        outer = current_admission.get()  # of another database's middleware around this one
-        admission = outer or Admission(gate.clock(), threads=worker_threads())
+        # Of another database's middleware around this one. Not the context's: a server may start a request that was
+        # sent ahead in the context of the one before it.
+        outer = scope.get(ADMISSION_KEY)
+        scope[ADMISSION_KEY] = admission = outer or Admission(gate.clock(), threads=worker_threads())
         if outer is None:
             self._set_deadline(admission, scope)
-        if gate.is_pressed and self.refusals.early and self.routes.needs(scope["method"], scope["path"]):
+        may_refuse = self.refusals.early and not admission.has_begun
+        if may_refuse and gate.is_pressed and self.routes.needs(scope["method"], scope["path"]):
             if await self._refuse_early(send):
                 return
             gate.expect(admission)
@@ -92,6 +98,7 @@ class DatabaseMiddleware:
             current_admission.reset(token)
             if request is not None:
                 request.close()
+                admission.answer()  # by the server, if the app has failed
             gate.arrive(admission)
             if "endpoint" in scope:
                 asked = gate in admission.asked and admission.rank is not Rank.HIGH

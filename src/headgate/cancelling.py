@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from asyncio import CancelledError, wrap_future
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.util import await_only
 
@@ -89,10 +90,22 @@ _WHY: Final[dict[str, str]] = {
 
 _ENDINGS: Final = ("COMMIT", "END", "PREPARE", "ROLLBACK", "ABORT")
 
+_COMMENTS: Final = re.compile(r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+
 
 def ends_transaction(statement: Any) -> bool:
     """Whether a statement is one that must not be cancelled, because nobody could know what became of it."""
-    return isinstance(statement, str) and statement.lstrip()[:8].upper().startswith(_ENDINGS)
+    return isinstance(statement, str) and _first_word(statement).startswith(_ENDINGS)
+
+
+def rolls_back(statement: str) -> bool:
+    """Whether a statement that ends a transaction undoes it."""
+    return _first_word(statement).startswith(("ROLLBACK", "ABORT"))
+
+
+def _first_word(statement: str) -> str:
+    start = 0 if statement[:1].isalpha() else cast(re.Match[str], _COMMENTS.match(statement)).end()
+    return statement[start : start + 8].upper()
 
 
 def refuse_commit(admission: Admission | None, lease: Lease) -> None:

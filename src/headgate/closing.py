@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from anyio import CapacityLimiter
+from anyio import CancelScope, CapacityLimiter
 from anyio.to_thread import run_sync
 
 from headgate.sessions import AsyncSession, Session
@@ -25,12 +25,13 @@ async def close_session(session: Session | AsyncSession) -> None:
     """Close a session; what it holds is rolled back."""
     if isinstance(session, AsyncSession):
         await session.__aexit__(None, None, None)  # which protects its own end from being cancelled
-    elif session.holds_connection:
-        await run_in_extra_thread(session.close)
-    else:
+    elif isinstance(session, Session) and not session.holds_connection:
         session.close()
+    else:  # also a session of SQLAlchemy's own that a test has put in its place
+        await run_in_extra_thread(session.close)
 
 
 async def run_in_extra_thread(function: Callable[[], None]) -> None:
-    """Run what gives a connection back in a thread that nobody else can have taken."""
-    await run_sync(function, limiter=CapacityLimiter(1))
+    """Run what gives a connection back in a thread that nobody else can have taken, to its end."""
+    with CancelScope(shield=True):
+        await run_sync(function, limiter=CapacityLimiter(1))

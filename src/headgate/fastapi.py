@@ -7,7 +7,7 @@ endpoint has returned and before the response is sent, then closed for good.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import sqlalchemy.exc
@@ -60,14 +60,18 @@ def install(
     app.add_exception_handler(sqlalchemy.exc.TimeoutError, _refuse_with(refusals, log))
 
 
+FASTAPI_STACK = "fastapi_inner_astack"
+"""Where FastAPI keeps what ends with a request: before its exception handlers run, or after the response. Not public,
+so without it the middleware closes the sessions, which is after the exception handlers."""
+
 SessionT = TypeVar("SessionT", Session, AsyncSession)
 
 FOREIGN_POOL = "pool"
 """The reason of a refusal that no gate has made: a pool of the app's own that is full."""
 
 
-def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request, Exception], Response]:
-    def refuse(request: Request, error: Exception) -> Response:
+def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def refuse(request: Request, error: Exception) -> Response:  # not in a thread, which it would wait for
         if isinstance(error, Overloaded):
             if error.reason != "gone":  # a client that hangs up is nobody's trouble
                 log.say(lambda: error)
@@ -136,7 +140,7 @@ def find_database(connection: HTTPConnection, name: str = "default") -> Database
 
 
 async def get_session(connection: HTTPConnection) -> Session:
-    """The request's session; the function behind ``SessionDep``. The middleware closes it after the response."""
+    """The request's session; the function behind ``SessionDep``. It is closed after the response."""
     return _open(connection, find_database(connection).session())
 
 
@@ -147,7 +151,11 @@ async def get_async_session(connection: HTTPConnection) -> AsyncSession:
 
 def _open(connection: HTTPConnection, session: SessionT) -> SessionT:
     # No generators: FastAPI's machinery for them costs more than the session, and for sync ones two more threads.
-    connection.scope[SESSIONS_KEY].append(session)
+    stack = connection.scope.get(FASTAPI_STACK)
+    if stack is None:
+        connection.scope[SESSIONS_KEY].append(session)
+    else:
+        stack.push_async_callback(close_session, session)
     return session
 
 

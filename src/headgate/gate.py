@@ -262,7 +262,8 @@ class Gate:
             return ask.admission.ended
         deadline_ns = ask.deadline_ns
         if deadline_ns is not None and not ask.is_under_way:
-            deadline_ns -= round(self._mean_use_ns)  # what comes too late to be used is not worth waiting for
+            # What comes too late to be used is not worth waiting for; one long use says little of the next.
+            deadline_ns -= min(round(self._mean_use_ns), max(0, deadline_ns - now_ns) // 2)
         if not self._line:
             self._moved_ns = now_ns
         return self._line.join(

@@ -18,7 +18,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from headgate.admission import current_admission
-from headgate.cancelling import ends_transaction, leave, refuse_commit, run_for
+from headgate.cancelling import ends_transaction, leave, refuse_commit, rolls_back, run_for
 from headgate.checkout_info import CheckoutInfo
 from headgate.cursor import ServerCursor, UnbufferedCursor, VirtualCursor, execute
 from headgate.errors import LeaseError
@@ -545,7 +545,7 @@ class VirtualConnection(PoolProxiedConnection):
         """True if ending the checkout has nothing to send."""
         if self._lease is None:
             return True
-        return self._hold is Hold.READING and self._is_warm and self._lender.options.on_release is None
+        return self._hold is Hold.READING and self._is_warm and self._lender.checks_in_silently
 
     # escapes
 
@@ -603,6 +603,8 @@ def _interruptible(
     lease: Lease, call: Callable[..., Any], statement: Any = None, args: Any = (), kwargs: Any = None
 ) -> Any:
     is_ending = statement is None or ends_transaction(statement)
+    if is_ending and isinstance(statement, str) and not rolls_back(statement):
+        refuse_commit(current_admission.get(), lease)
     try:
         if statement is None:
             return call()

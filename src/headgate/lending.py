@@ -427,7 +427,7 @@ class Lender:
 
     def _check_in_or_end(self, lease: Lease, *, is_own: bool, was_reset: bool) -> None:
         is_dead = self.driver.is_dead(lease.dbapi)
-        is_spoilt = is_dead or lease.is_suspect or not (is_own or self._checks_in_silently)
+        is_spoilt = is_dead or lease.is_suspect or not (is_own or self._has_no_listeners)
         if self.options.on_release is not None and not is_spoilt:
             is_spoilt = not self._part_from(lease, self.options.on_release, is_own=is_own)
         is_reset = is_dead or (was_reset and self.driver.is_idle(lease.dbapi))
@@ -443,7 +443,12 @@ class Lender:
         self._close_detached(lease, is_detached)
 
     @property
-    def _checks_in_silently(self) -> bool:
+    def checks_in_silently(self) -> bool:
+        """True if nothing of the application's runs when an idle connection is checked in."""
+        return self._has_no_listeners and self.options.on_release is None
+
+    @property
+    def _has_no_listeners(self) -> bool:
         # A listener may talk to its connection, which only that connection's own kind of holder can let it.
         return is_plain(self.pool) and not self.pool.dispatch.checkin
 

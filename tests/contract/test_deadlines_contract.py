@@ -155,6 +155,20 @@ def test_after_the_end_nothing_is_sent(arena: Arena) -> None:
     arena.play(body)
 
 
+def test_after_the_end_no_text_commits_either(arena: Arena) -> None:
+    def body(connection: Connection) -> None:
+        with given_up() as admission:
+            connection.execute(text("UPDATE item SET name = 'changed' WHERE id = 1"))
+            admission.end("deadline")
+            for statement in ("COMMIT", "/* app='x' */ commit", "END"):
+                with pytest.raises(Overloaded, match="was not committed"):
+                    connection.exec_driver_sql(statement)
+            connection.rollback()
+        assert connection.scalar(text("SELECT name FROM item WHERE id = 1")) == "one"
+
+    arena.connected(body)
+
+
 def test_what_was_never_begun_is_safe_to_retry(arena: Arena) -> None:
     engine = arena.make()
 

@@ -432,3 +432,14 @@ def test_a_finalizer_that_gives_a_connection_back_may_interrupt_the_end_of_a_wai
             with pytest.raises(Overloaded):
                 time_out(turn)
         assert numbers(gate) == (int(granted), 0)
+
+
+def test_one_long_use_turns_nobody_away_who_can_be_served() -> None:
+    """What the mean says of one long transaction is not what the next use takes."""
+    gate = make_gate(max_wait=10.0)
+    gate.acquire_nowait()
+    gate.release(use_ns=60 * SECOND)
+    gate.acquire_nowait()
+    turn = join(gate, ask=request(deadline_ns=2 * SECOND))
+    gate.release(use_ns=1)
+    assert turn.seconds_left() is None
