@@ -28,6 +28,7 @@ class OverloadRule:
 
     __slots__ = (
         "_above_since_ns",
+        "_empty_since_ns",
         "_ended_ns",
         "_is_overloaded",
         "_newcomers",
@@ -43,12 +44,16 @@ class OverloadRule:
         self.interval_ns = interval_ns
         self._is_overloaded = False
         self._above_since_ns: int | None = None
+        self._empty_since_ns: int | None = None
         self._ended_ns: int | None = None
         self._window_ns = 0
         self._newcomers = self._refused = self._refused_before = 0
 
     def is_overloaded(self, now_ns: int) -> bool:
         """Tell whether newcomers are to be kept few; ends an overload that is over."""
+        empty_since_ns = self._empty_since_ns
+        if empty_since_ns is not None and now_ns - empty_since_ns >= self.interval_ns // 10:
+            self._end(now_ns)
         if now_ns - self._window_ns >= self.interval_ns // 3:
             self._end_window(now_ns)
         return self._is_overloaded
@@ -58,16 +63,23 @@ class OverloadRule:
         """True from its beginning until somebody has found that it is over."""
         return self._is_overloaded
 
-    def observe(self, standing_ns: int, now_ns: int) -> None:
-        """Note how long the newcomer that has waited longest has waited; 0 if nobody waits."""
+    def observe(self, standing_ns: int | None, now_ns: int) -> None:
+        """Note how long the newcomer that has waited longest has waited; None if nobody waits.
+
+        While overloaded, nobody waiting for a while says that it is over: the refused have come in bursts with
+        pauses, and each burst is refused for the one before.
+        """
         if self._is_overloaded:
-            return
-        if standing_ns <= self.target_ns:
+            if standing_ns is not None:
+                self._empty_since_ns = None
+            elif self._empty_since_ns is None:
+                self._empty_since_ns = now_ns
+        elif standing_ns is None or standing_ns <= self.target_ns:
             self._above_since_ns = None
         elif self._above_since_ns is None:
             self._above_since_ns = now_ns
         elif now_ns - self._above_since_ns >= self._patience_ns(now_ns):
-            self._is_overloaded, self._above_since_ns = True, None
+            self._is_overloaded, self._above_since_ns, self._empty_since_ns = True, None, None
             self._window_ns, self._newcomers, self._refused = now_ns, 0, 0
 
     def count_newcomer(self, *, refused: bool) -> None:
@@ -88,10 +100,13 @@ class OverloadRule:
         relapsed = self._ended_ns is not None and now_ns - self._ended_ns < RELAPSE_NS
         return self.interval_ns // 10 if relapsed else self.interval_ns
 
+    def _end(self, now_ns: int) -> None:
+        self._is_overloaded, self._ended_ns, self._empty_since_ns = False, now_ns, None
+
     def _end_window(self, now_ns: int) -> None:
-        if self._is_overloaded and self._refused <= self._newcomers * FITS:
-            self._is_overloaded, self._ended_ns = False, now_ns
         is_recent = now_ns - self._window_ns < 2 * (self.interval_ns // 3)
+        if self._is_overloaded and (not is_recent or self._refused <= self._newcomers * FITS):
+            self._end(now_ns)  # in a window that nobody has looked at nobody was refused
         self._refused_before, self._refused = self._refused if is_recent else 0, 0
         self._window_ns, self._newcomers = now_ns, 0
 
@@ -116,6 +131,8 @@ class Drain:
     def note_grant(self, now_ns: int, *, still_waiting: bool) -> None:
         """Note that a newcomer was granted a connection, and whether another one still waits."""
         grants = self._grants_ns
+        if grants and now_ns - grants[-1] > self._fresh_ns:
+            grants.clear()  # everything stood still in between
         grants.append(now_ns)
         if len(grants) > self._connections:
             self._step_ns = (now_ns - grants[0]) / (len(grants) - 1)

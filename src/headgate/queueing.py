@@ -250,7 +250,7 @@ class WaitingLine(Generic[WaiterT]):
 
     def _observe(self, now_ns: int) -> None:
         heads = [_joined_ns(ranks[rank]) for ranks in self._lines.values() for rank in NEWCOMERS if ranks[rank]]
-        self.overload.observe(now_ns - min(heads, default=now_ns), now_ns)
+        self.overload.observe(now_ns - min(heads) if heads else None, now_ns)
 
     def _first_rank(self, kind: Kind) -> Rank | None:
         return next((rank for rank, line in self._lines[kind].items() if line), None)

@@ -227,3 +227,40 @@ def test_a_smoothed_mean_stays_within_its_samples(samples: list[int]) -> None:
     for sample in samples:
         mean = smooth(mean, sample)
     assert min(samples) * (1 - 1e-9) <= mean <= max(samples) * (1 + 1e-9)
+
+
+def test_bursts_with_pauses_do_not_keep_an_overload_alive() -> None:
+    """Each burst would otherwise be refused for the one before, at whatever little load."""
+    rule, now_ns = overloaded_rule()
+    for _ in range(20):
+        rule.count_newcomer(refused=True)
+    rule.observe(1, now_ns + 1)
+    rule.observe(None, now_ns + 2)
+    pause_ns = INTERVAL_NS // 10
+    assert rule.is_overloaded(now_ns + 2 + pause_ns - 1)
+    assert not rule.is_overloaded(now_ns + 2 + pause_ns)
+
+
+def test_somebody_who_waits_keeps_an_overload_alive() -> None:
+    rule, now_ns = overloaded_rule()
+    for _ in range(20):
+        rule.count_newcomer(refused=True)
+    rule.observe(None, now_ns + 1)
+    rule.observe(0, now_ns + 2)
+    assert rule.is_overloaded(now_ns + WINDOW_NS)
+
+
+def test_an_overload_that_nobody_looked_at_for_long_is_over() -> None:
+    rule, now_ns = overloaded_rule()
+    for _ in range(20):
+        rule.count_newcomer(refused=True)
+    assert not rule.is_overloaded(now_ns + 3600 * 10**9)
+
+
+def test_a_stall_says_nothing_of_what_comes_after_it() -> None:
+    drain = Drain(2, fresh_ns=1_500 * MS)
+    for grant in (0, 10, 20, 5_020, 5_030):
+        drain.note_grant(grant * MS, still_waiting=True)
+    assert drain.measured_ns(5_030 * MS) == 0, "not enough since"
+    drain.note_grant(5_040 * MS, still_waiting=True)
+    assert drain.measured_ns(5_040 * MS) == 10 * MS

@@ -13,6 +13,7 @@ import psycopg
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
+from .mends import LockedOutConnection
 from .models import SEED, SEQUENCES, TABLES, Base
 
 ArmName = Literal["stock", "leased"]
@@ -286,7 +287,7 @@ class SqliteGround:
 
     def connect_args(self, arm: ArmName, driver: str) -> dict[str, Any]:
         """A lock of the other session is an error at once: both share a thread."""
-        return {"timeout": 0}
+        return {"timeout": 0, "factory": LockedOutConnection}
 
     def reset(self) -> None:
         """Bring both files to the same known rows."""

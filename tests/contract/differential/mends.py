@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
 import pytest
@@ -31,6 +33,44 @@ def reset_to(engine: Engine, level: str) -> None:
 
 def _is_in_transaction(dbapi: Any) -> bool:
     return bool(getattr(dbapi, "_connection", dbapi).in_transaction)
+
+
+class LockedOutCursor(sqlite3.Cursor):
+    """Begins the transaction of a change that SQLite has refused as locked, if the driver has not.
+
+    Where the connection has never read the schema, the change fails before the driver's BEGIN, else after it; which of
+    the pool's connections it was would decide whether the next SELECT keeps its lock.
+    """
+
+    def execute(self, sql: str, *args: Any) -> Self:
+        with self._begun_if_locked(sql):
+            return super().execute(sql, *args)
+
+    def executemany(self, sql: str, *args: Any) -> Self:
+        with self._begun_if_locked(sql):
+            return super().executemany(sql, *args)
+
+    @contextmanager
+    def _begun_if_locked(self, sql: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            known = self.connection
+            is_change = known.isolation_level is not None and CHANGE.match(sql)
+            if is_change and "locked" in str(error) and not known.in_transaction:
+                known.execute("BEGIN")
+            raise
+
+
+class LockedOutConnection(sqlite3.Connection):
+    """The connection of such cursors."""
+
+    def cursor(self, factory: Any = LockedOutCursor) -> Any:
+        return super().cursor(factory)
+
+
+CHANGE = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+"""What the driver begins a transaction for."""
 
 
 @contextmanager
