@@ -166,8 +166,8 @@ def lane(name: Lane = "normal", *, deadline: float | None = None, clock: Clock =
     :param deadline: seconds from now after which nobody wants the result.
     :raises ConfigError: an unknown lane.
     """
-    admission = Admission(clock(), rank_of(name))
     outer, alarm = current_admission.get(), None
+    admission = Admission(clock(), rank_of(name), threads=outer.threads if outer is not None else None)
     if deadline is not None:
         admission.shorten(deadline)
         alarm = ALARM.set(admission, deadline)

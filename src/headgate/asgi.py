@@ -34,6 +34,9 @@ ADMISSION_KEY = "headgate.admission"
 """Where a request's admission is for the middlewares of several databases."""
 
 
+ENDS_OF_LIFE = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+
+
 class DatabaseMiddleware:
     """Makes one ``Database`` known to everything below it, and a request one admission to its gate."""
 
@@ -80,8 +83,7 @@ class DatabaseMiddleware:
         # sent ahead in the context of the one before it.
         outer = scope.get(ADMISSION_KEY)
         scope[ADMISSION_KEY] = admission = outer or Admission(gate.clock(), threads=worker_threads())
-        if outer is None:
-            self._set_deadline(admission, scope)
+        self._set_deadline(admission, scope)
         may_refuse = self.refusals.early and not admission.has_begun
         if may_refuse and gate.is_pressed and self.routes.needs(scope["method"], scope["path"]):
             if await self._refuse_early(send):
@@ -151,7 +153,7 @@ class DatabaseMiddleware:
         async def send_and_close(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete" and self.freezes_heap:
                 freeze_heap()
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if message["type"] in ENDS_OF_LIFE:
                 await self.db.dispose_async()
             await send(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from anyio import CancelScope, CapacityLimiter
@@ -34,4 +35,9 @@ async def close_session(session: Session | AsyncSession) -> None:
 async def run_in_extra_thread(function: Callable[[], None]) -> None:
     """Run what gives a connection back in a thread that nobody else can have taken, to its end."""
     with CancelScope(shield=True):
-        await run_sync(function, limiter=CapacityLimiter(1))
+        running = asyncio.ensure_future(run_sync(function, limiter=CapacityLimiter(1)))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})  # whoever comes next must not use the session at the same time
+            raise

@@ -7,7 +7,7 @@ endpoint has returned and before the response is sent, then closed for good.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import sqlalchemy.exc
@@ -57,7 +57,10 @@ def install(
         deadlines=deadlines or DeadlineOptions(),
         log=log,
     )
-    app.add_exception_handler(sqlalchemy.exc.TimeoutError, _refuse_with(refusals, log))
+    by_database: dict[str, RefusalOptions] = getattr(app.state, "headgate_refusals", {})
+    by_database[db.name] = refusals
+    app.state.headgate_refusals = by_database
+    app.add_exception_handler(sqlalchemy.exc.TimeoutError, _refuse_with(by_database, refusals, log))
 
 
 FASTAPI_STACK = "fastapi_inner_astack"
@@ -70,13 +73,15 @@ FOREIGN_POOL = "pool"
 """The reason of a refusal that no gate has made: a pool of the app's own that is full."""
 
 
-def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _refuse_with(
+    by_database: Mapping[str, RefusalOptions], others: RefusalOptions, log: RefusalLog
+) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def refuse(request: Request, error: Exception) -> Response:  # not in a thread, which it would wait for
         if isinstance(error, Overloaded):
             if error.reason != "gone":  # a client that hangs up is nobody's trouble
                 log.say(lambda: error)
             problem = describe_refusal(
-                options,
+                by_database.get(error.database, others),
                 database=error.database,
                 reason=error.reason,
                 retry_after_s=error.retry_after_s,
@@ -85,7 +90,7 @@ def _refuse_with(options: RefusalOptions, log: RefusalLog) -> Callable[[Request,
         else:
             log.say(lambda: error)
             problem = describe_refusal(
-                options,
+                others,
                 database="",
                 reason=FOREIGN_POOL,
                 retry_after_s=random.randint(1, 3),

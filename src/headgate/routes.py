@@ -13,7 +13,10 @@ Segments = tuple[str | None, ...]
 """A path between its slashes; None where a parameter was."""
 
 MOST_ROUTES: Final = 1000
-"""More are forgotten, the one seen first first."""
+"""More are forgotten, the one that was used longest ago first."""
+
+MOST_PATTERNS: Final = 50
+"""Of one method and length."""
 
 ENOUGH: Final = 3
 """A route is known from that many requests on."""
@@ -52,9 +55,16 @@ class RouteMemory:
     def note(self, method: str, path: str, parameters: Mapping[str, object], *, asked: bool) -> None:
         """Note whether a request has asked for a connection."""
         segments = _segments(path, parameters)
+        if segments is None:
+            return
         route = self._routes.get((method, segments))
         if route is None:
+            # A path of its own that never asks need not be known, unless it looks like something that does.
+            if not (asked or None in segments or self._fitting(method, segments)):
+                return
             route = self._add(method, segments)
+        else:
+            self._routes.move_to_end((method, segments))
         route.note(asked=asked)
 
     def needs(self, method: str, path: str) -> bool:
@@ -64,22 +74,32 @@ class RouteMemory:
         if exact is not None:
             needed = exact.needs
         else:
-            patterns = self._patterns.get((method, len(segments)), {})
-            fitting = [route.needs for pattern, route in patterns.items() if _fits(pattern, segments)]
-            needed = bool(fitting) and all(fitting)
+            fitting = self._fitting(method, segments)
+            needed = bool(fitting) and all(route.needs for route in fitting)
         if not needed:
             return False
         self._refusals += 1
         return self._refusals % LEARN_EVERY != 0
 
+    def _fitting(self, method: str, segments: Segments) -> list[_Route]:
+        patterns = self._patterns.get((method, len(segments)), {})
+        return [route for pattern, route in patterns.items() if _fits(pattern, segments)]
+
     def _add(self, method: str, segments: Segments) -> _Route:
-        if len(self._routes) >= MOST_ROUTES:
-            (old_method, old), _ = self._routes.popitem(last=False)
-            self._forget_pattern(old_method, old)
         route = self._routes[method, segments] = _Route()
         if None in segments:
-            self._patterns.setdefault((method, len(segments)), {})[segments] = route
+            patterns = self._patterns.setdefault((method, len(segments)), {})
+            patterns[segments] = route
+            if len(patterns) > MOST_PATTERNS:  # all of them are looked at
+                self._forget(method, next(iter(patterns)))
+        if len(self._routes) > MOST_ROUTES:
+            self._forget(*next(iter(self._routes)))
         return route
+
+    def _forget(self, method: str, segments: Segments) -> None:
+        del self._routes[method, segments]
+        if None in segments:
+            self._forget_pattern(method, segments)
 
     def _forget_pattern(self, method: str, segments: Segments) -> None:
         patterns = self._patterns.get((method, len(segments)), {})
@@ -88,11 +108,16 @@ class RouteMemory:
             self._patterns.pop((method, len(segments)), None)
 
 
-def _segments(path: str, parameters: Mapping[str, object]) -> Segments:
-    if not parameters:
-        return tuple(path.split("/"))
-    values = {str(value) for value in parameters.values()}
-    return tuple(None if segment in values else segment for segment in path.split("/"))
+def _segments(path: str, parameters: Mapping[str, object]) -> Segments | None:
+    """None where a parameter is not one of the path's segments as it stands there: nothing can be learned of that."""
+    segments: list[str | None] = list(path.split("/"))
+    for value in parameters.values():
+        try:
+            last = len(segments) - 1 - segments[::-1].index(str(value))
+        except ValueError:
+            return None
+        segments[last] = None
+    return tuple(segments)
 
 
 def _fits(pattern: Segments, segments: Segments) -> bool:

@@ -26,6 +26,8 @@ class WorkerThreads:
         self._limiter = limiter
         self._lock = threading.Lock()
         self._lent = 0
+        self._added = 0
+        self._left_at = limiter.total_tokens
 
     def lend(self, *, is_bounded: bool) -> bool:
         """Allow one more thread, because the calling one waits; False if too many wait already.
@@ -50,8 +52,12 @@ class WorkerThreads:
             self.loop.call_soon_threadsafe(self._change, number)
 
     def _change(self, number: int) -> None:
-        # Relative: the application may set its own number at any time.
-        self._limiter.total_tokens += number
+        if self._limiter.total_tokens != self._left_at:  # the application has set its own number, without ours
+            self._added = 0
+        if self._added + number >= 0:
+            self._added += number
+            self._limiter.total_tokens += number
+        self._left_at = self._limiter.total_tokens
 
 
 _known: dict[int, WorkerThreads] = {}

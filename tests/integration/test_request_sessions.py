@@ -17,8 +17,9 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.orm import Session as StockSession
 
-from headgate import Database
-from headgate.config import DeadlineOptions
+from headgate import Database, lane
+from headgate.admission import current_admission
+from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.fastapi import AsyncSessionDep, SessionDep, TransactionDep, get_session, install
 
 from .serving import serve
@@ -191,3 +192,30 @@ def test_a_sync_session_is_closed_though_its_request_is_cancelled(db: Database) 
         for _ in range(3):
             assert httpx.get(url, timeout=10).status_code == 504
             assert db.gate.statistics().in_use == 0
+
+
+def test_each_database_of_an_app_has_its_own_deadlines_and_refusals(db: Database, postgres_url: URL) -> None:
+    reports = Database(postgres_url.set(drivername="postgresql+asyncpg"), name="reports")
+    app = make_app(db, deadlines=DeadlineOptions(seconds=0.3), refusals=RefusalOptions(status=429))
+    install(app, reports)
+
+    @app.get("/")
+    async def dawdle(session: AsyncSessionDep) -> None:
+        await session.execute(text("SELECT pg_sleep(20)"))
+
+    with serve(app) as url:
+        assert httpx.get(url, timeout=10).status_code == 429
+
+
+def test_a_block_in_a_sync_endpoint_waits_in_a_thread_that_is_not_counted(db: Database) -> None:
+    app = make_app(db)
+
+    @app.get("/")
+    def work(session: SessionDep) -> float:
+        with lane("low"):
+            admission = current_admission.get()
+            assert admission is not None
+            return 1.0 if admission.threads is not None else 0.0
+
+    with serve(app) as url:
+        assert httpx.get(url).json() == 1.0
