@@ -39,6 +39,7 @@ class OpenRequest:
 
     # No slots: what most requests never change is the class's.
     _is_asked = 0
+    _is_answering = False
     is_old = False
     _kept: deque[Message] | None = None
     _listening: asyncio.Task[Message] | None = None
@@ -106,9 +107,12 @@ class OpenRequest:
 
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI: answer; a plain function, because one more coroutine would cost as much as all the rest."""
-        if message["type"] in LAST and not message.get("more_body"):
-            self.close()
-            self._admission.answer()
+        if message["type"] in LAST:
+            if not message.get("more_body"):
+                self.close()
+                self._admission.answer()
+        elif message["type"] == "http.response.start":
+            self._is_answering = True
         return self._send(message)
 
     def close(self) -> None:
@@ -162,7 +166,11 @@ class OpenRequest:
         # Once the response is complete, servers say the same of clients that are still there.
         if self._admission.timer is not self:
             return
-        if self._is_given_up:
+        if self._is_answering:
+            # The framework ends a stream itself, and what follows it, a background task, is as wanted as ever.
+            self.close()
+            self._admission.answer()
+        elif self._is_given_up:
             self._admission.end("gone")
         else:
             self._admission.end_unbegun("gone")

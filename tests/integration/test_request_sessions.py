@@ -6,14 +6,14 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.orm import Session as StockSession
 
@@ -219,3 +219,34 @@ def test_a_block_in_a_sync_endpoint_waits_in_a_thread_that_is_not_counted(db: Da
 
     with serve(app) as url:
         assert httpx.get(url).json() == 1.0
+
+
+def test_what_follows_a_stream_is_done_though_its_client_has_gone(db: Database, account: Engine) -> None:
+    app, done = make_app(db), threading.Event()
+
+    async def account_for() -> None:
+        async with db.async_transaction() as session:
+            await session.execute(COUNT)
+        done.set()
+
+    @app.get("/")
+    async def stream(session: AsyncSessionDep) -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            try:
+                while True:
+                    await session.execute(text("SELECT 1"))
+                    yield "part\n"
+                    await asyncio.sleep(0.05)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await account_for()
+
+        return StreamingResponse(parts())
+
+    with serve(app) as url:
+        with httpx.stream("GET", url) as response:
+            next(response.iter_text())
+            time.sleep(0.4)  # it is old by now, and somebody listens for its client
+        assert done.wait(5)
+    with account.connect() as connection:
+        assert connection.scalar(text("SELECT failed FROM account")) == 1
