@@ -11,7 +11,7 @@ from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.database import Database
 from headgate.disconnects import Message, OpenRequest, Receive, Scope, Send, Sweep
 from headgate.errors import ConfigError
-from headgate.heap import freeze_heap
+from headgate.heap import freeze_heap, thaw_heap
 from headgate.problems import RefusalLog, describe_refusal
 from headgate.queueing import Rank
 from headgate.routes import RouteMemory
@@ -150,10 +150,15 @@ class DatabaseMiddleware:
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
 
+        has_frozen = False
+
         async def send_and_close(message: Message) -> None:
+            nonlocal has_frozen
             if message["type"] == "lifespan.startup.complete" and self.freezes_heap:
-                freeze_heap()
+                has_frozen = freeze_heap()
             if message["type"] in ENDS_OF_LIFE:
+                if has_frozen:
+                    thaw_heap()
                 await self.db.dispose_async()
             await send(message)
 

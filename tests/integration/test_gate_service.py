@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -279,3 +280,10 @@ def test_a_job_chooses_its_lane(held: Database) -> None:
 def test_an_unknown_lane_is_named() -> None:
     with pytest.raises(ConfigError, match="lane 'fast' cannot work: use one of 'high', 'normal', 'low'"):
         Lane("fast")  # type: ignore[arg-type]
+
+
+def test_the_heap_is_frozen_while_the_app_lives(db: Database) -> None:
+    before = gc.get_freeze_count()
+    with serve(make_app(db)):
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == before == 0

@@ -13,5 +13,5 @@ def test_the_heap_is_frozen_once(monkeypatch: pytest.MonkeyPatch, frozen: int, c
     monkeypatch.setattr(gc, "get_freeze_count", lambda: frozen)
     monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
     monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
-    freeze_heap()
+    assert freeze_heap() is (frozen == 0)
     assert done == calls
