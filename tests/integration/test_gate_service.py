@@ -38,7 +38,7 @@ def make_app(db: Database, *, refusals: RefusalOptions | None = None) -> FastAPI
     install(app, db, refusals=refusals)
     app.include_router(health_router())
 
-    @app.get("/work/{number}")
+    @app.get("/rows/{number}")
     async def work(number: int, session: AsyncSessionDep) -> int:
         await session.execute(SLEEP)
         return number
@@ -105,7 +105,7 @@ async def client_of(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def overloaded(client: httpx.AsyncClient, db: Database, path: str = "/work/{}") -> AsyncIterator[Load]:
+async def overloaded(client: httpx.AsyncClient, db: Database, path: str = "/rows/{}") -> AsyncIterator[Load]:
     """Two and a half times the capacity, from when the gate is overloaded until the block ends."""
     load = Load(client, path, rate=250)
     task = asyncio.create_task(load.run())
@@ -186,7 +186,7 @@ async def test_the_reserve_is_had_even_if_everything_else_is_held(postgres_url: 
     with serve(app) as url:
         async with client_of(url) as client, db.async_session() as holder:
             await holder.pin()
-            assert (await client.get("/work/1")).status_code == 503
+            assert (await client.get("/rows/1")).status_code == 503
             for _ in range(5):
                 assert (await client.get("/sign-in")).status_code == 200
     statistics = db.gate.statistics()
@@ -232,7 +232,7 @@ async def test_status_and_header_are_options(postgres_url: URL) -> None:
     with serve(make_app(db, refusals=RefusalOptions(status=429, header="X-Come-Again"))) as url:
         async with client_of(url) as client, db.async_session() as holder:
             await holder.pin()
-            answer = await client.get("/work/1")
+            answer = await client.get("/rows/1")
     assert answer.status_code == 429
     assert int(answer.headers["x-come-again"]) >= 1
     assert "retry-after" not in answer.headers
