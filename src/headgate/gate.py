@@ -10,18 +10,19 @@ from __future__ import annotations
 import random
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 from headgate.admission import ORDINARY, Admission, Ask
 from headgate.config import Clock, GateOptions
+from headgate.draining import Abandoned, Draining, ReturnedPermit
 from headgate.errors import Overloaded
 from headgate.overload import retry_after_s, smooth
 from headgate.queueing import NEWCOMERS, OTHER, Joined, Kind, Rank, Reason, WaitingLine
-from headgate.refusals import WAIT_BOUNDS_NS, GateStatistics, refuse, refuse_to_block
+from headgate.refusals import refuse, refuse_to_block
+from headgate.tallies import GateStatistics, Tally
 from headgate.turns import Turn
 from headgate.waiters import GAVE_UP, PERMIT, RESERVED, Grant, TaskWaiter, ThreadWaiter, running_loop
 
@@ -34,44 +35,6 @@ class EarlyRefusal(NamedTuple):
 
     reason: Reason
     retry_after_s: int
-
-
-class _ReturnedPermit(NamedTuple):
-    kind: Kind
-    use_ns: int
-    is_reserved: bool
-
-
-class _Abandoned(NamedTuple):
-    waiter: ThreadWaiter | TaskWaiter
-
-
-class _Draining:
-    """Around the gate's lock: passes on what a finalizer gave back while the lock was held.
-
-    A finalizer can run anywhere, also in a thread that holds this very lock, so it must not wait for it. The lock
-    itself is only ever taken by its own ``with``: a signal's exception has no gap there to leave it locked in.
-    """
-
-    __slots__ = ("_lock", "_pass_on", "_returned")
-
-    def __init__(self, lock: threading.Lock, returned: Collection[object], pass_on: Callable[[], None]) -> None:
-        self._lock = lock
-        self._returned = returned
-        self._pass_on = pass_on
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exc: object) -> None:
-        if self._returned:
-            self.drain()
-
-    def drain(self) -> None:
-        """Pass on what was given back, unless somebody holds the lock, who comes by after releasing it."""
-        while self._returned and not self._lock.locked():
-            with self._lock:
-                self._pass_on()
 
 
 class Gate:
@@ -98,14 +61,8 @@ class Gate:
         self._options = options
         self._ordinary = options.connections - options.reserve
         self._max_stall_ns = round(options.max_stall * 1e9)
-        self._acquired = 0
-        self._waited = 0
-        self._wait_time_ns = 0
-        self._waits = [0] * (len(WAIT_BOUNDS_NS) + 1)
         self._mean_use_ns = 0.0
-        self._revoked = 0
-        self._shed: Counter[str] = Counter()
-        self._dropped: Counter[str] = Counter()
+        self._tally = Tally()
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -117,9 +74,9 @@ class Gate:
             max_wait_ns=round(options.max_wait * 1e9),
         )
         # What has been given back and not dealt with yet: a permit, a waiter's turn, or None for a place.
-        self._returned: deque[_ReturnedPermit | _Abandoned | None] = deque()
+        self._returned: deque[ReturnedPermit | Abandoned | None] = deque()
         self._lock = threading.Lock()
-        self._draining = _Draining(self._lock, self._returned, self._pass_on_returned)
+        self._draining = Draining(self._lock, self._returned, self._pass_on_returned)
         # Changed without the lock too, by single steps of the interpreter: whoever pops a lease has it.
         self._warm: dict[Kind, OrderedDict[Grant, None]] = {"sync": OrderedDict(), "async": OrderedDict()}
         self._permits = 0
@@ -167,7 +124,7 @@ class Gate:
             return
         if not threads.lend(is_bounded=ask.rank in NEWCOMERS):
             with self._draining, self._lock:
-                self._shed["full"] += 1
+                self._tally.shed["full"] += 1
             raise self.refusal("full", ask.admission)
         try:
             yield
@@ -194,7 +151,7 @@ class Gate:
         is passed on by whoever holds the lock.
         """
         if is_reserved or self._returned or self._line or not self._release_at_once(use_ns):
-            self._returned.append(_ReturnedPermit(kind, use_ns, is_reserved))
+            self._returned.append(ReturnedPermit(kind, use_ns, is_reserved))
         if self._returned:
             self._draining.drain()
 
@@ -219,7 +176,7 @@ class Gate:
         if grant is None and rank is Rank.HIGH and self._reserve:
             self._reserve -= 1
             grant = RESERVED
-        self._acquired += grant is not None
+        self._tally.acquired += grant is not None
         return grant
 
     def _take_ordinary(self, kind: Kind) -> Grant | None:
@@ -239,7 +196,7 @@ class Gate:
         with self._draining, self._lock:
             joined = self._join(waiter, ask, now_ns)
             if isinstance(joined, str):
-                self._shed[joined] += 1
+                self._tally.shed[joined] += 1
             else:
                 if joined.evicted is not None:
                     joined.evicted.refuse("overload")
@@ -297,7 +254,7 @@ class Gate:
                 return None
             reason = outcome
             self._line.leave(waiter, now_ns)
-            self._dropped[reason] += 1
+            self._tally.dropped[reason] += 1
             if turn.is_newcomer and reason != "overload":
                 self._line.overload.count_drop()
         raise self.refusal(cast(Reason, reason), ask.admission, waited_ns=now_ns - turn.joined_ns)
@@ -312,7 +269,7 @@ class Gate:
         if outcome is PERMIT or outcome is RESERVED:
             self.release(kind=waiter.kind, is_reserved=outcome is RESERVED)
         elif outcome is GAVE_UP or isinstance(outcome, str):
-            self._returned.append(_Abandoned(waiter))
+            self._returned.append(Abandoned(waiter))
             self._draining.drain()
         else:
             cast(Grant, outcome).give_back()
@@ -343,7 +300,7 @@ class Gate:
             if now_ns - self._moved_ns > self._max_stall_ns:
                 reason = "stalled"
             self._line.overload.count_newcomer(refused=True)
-            self._shed[reason] += 1
+            self._tally.shed[reason] += 1
         return EarlyRefusal(reason, self._retry_after_s())
 
     def expect(self, admission: Admission) -> None:
@@ -371,14 +328,14 @@ class Gate:
             returned = self._returned.popleft()
             if returned is None:
                 self._places -= 1
-            elif isinstance(returned, _Abandoned):
+            elif isinstance(returned, Abandoned):
                 self._line.leave(returned.waiter, self.clock())
             else:
                 if returned.use_ns:
                     self._mean_use_ns = smooth(self._mean_use_ns, returned.use_ns)
                 self._pass_on_permit(returned)
 
-    def _pass_on_permit(self, returned: _ReturnedPermit) -> None:
+    def _pass_on_permit(self, returned: ReturnedPermit) -> None:
         self._moved_ns = self.clock()
         if returned.is_reserved:
             self._reserve += 1
@@ -422,10 +379,7 @@ class Gate:
         """False if the waiter can no longer be told, or something else has become of it."""
         if not waiter.wake() or not waiter.decide(grant):
             return False
-        self._acquired += 1
-        self._waited += 1
-        self._wait_time_ns += now_ns - joined_ns
-        self._waits[bisect_left(WAIT_BOUNDS_NS, now_ns - joined_ns)] += 1
+        self._tally.count_grant(now_ns - joined_ns)
         self._moved_ns = now_ns
         return True
 
@@ -461,7 +415,7 @@ class Gate:
             lease, _ = self._warm[kind].popitem(last=False)
         except KeyError:
             return None
-        self._revoked += 1
+        self._tally.revoked += 1
         return lease
 
     # places
@@ -488,6 +442,7 @@ class Gate:
             warm = min(self._permits, sum(map(len, self._warm.values())))
             held = self._permits + self._options.reserve - self._reserve
             now_ns = self.clock()
+            tally = self._tally
             return GateStatistics(
                 connections=self.connections,
                 in_use=held - warm,
@@ -495,14 +450,14 @@ class Gate:
                 idle=max(0, self._places - held),
                 pending=len(self._line),
                 oldest_wait_ns=self._line.oldest_wait_ns(now_ns),
-                acquired=self._acquired,
-                waited=self._waited,
-                wait_time_ns=self._wait_time_ns,
-                waits=(self._waits[0] + self._acquired - self._waited, *self._waits[1:]),
+                acquired=tally.acquired,
+                waited=tally.waited,
+                wait_time_ns=tally.wait_time_ns,
+                waits=tally.waits(),
                 mean_use_ns=round(self._mean_use_ns),
-                revoked=self._revoked,
-                shed=dict(self._shed),
-                dropped=dict(self._dropped),
+                revoked=tally.revoked,
+                shed=dict(tally.shed),
+                dropped=dict(tally.dropped),
                 overloaded=self._line.overload.is_overloaded(now_ns),
             )
 

@@ -1,54 +1,10 @@
-"""What a gate says of itself: its statistics, its status line, and the four parts of a refusal."""
+"""The four parts of a refusal."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
 from headgate.errors import LeaseError, Overloaded
 from headgate.queueing import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class GateStatistics:
-    """A snapshot of the gate; times in nanoseconds, counters since the start.
-
-    Of the ``connections`` of the budget ``in_use`` run a statement or are pinned, ``warm`` are left with their
-    holders between two statements, ``idle`` are open and nobody's.
-
-    :ivar waits: how many of those who got a connection had waited up to each bound of ``WAIT_BOUNDS_NS``; the last
-        number counts those who had waited longer.
-    :ivar shed: refused at once, by reason.
-    :ivar dropped: refused after having waited, by reason.
-    :ivar overloaded: only as many newcomers may wait as are served soon.
-    """
-
-    connections: int
-    in_use: int
-    warm: int
-    idle: int
-    pending: int
-    oldest_wait_ns: int
-    acquired: int
-    waited: int
-    wait_time_ns: int
-    waits: tuple[int, ...]
-    mean_use_ns: int
-    revoked: int
-    shed: dict[str, int]
-    dropped: dict[str, int]
-    overloaded: bool
-
-    def __str__(self) -> str:
-        overloaded = ", overloaded" if self.overloaded else ""
-        return (
-            f"in use {self.in_use} of {self.connections}, warm {self.warm}, idle {self.idle}, pending {self.pending}, "
-            f"oldest wait {self.oldest_wait_ns / 1e6:.0f} ms{overloaded}"
-        )
-
-
-WAIT_BOUNDS_NS: Final = tuple(round(milliseconds * 1e6) for milliseconds in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
-"""Upper bounds of the classes that waits are counted in, in nanoseconds."""
+from headgate.tallies import GateStatistics
 
 
 def refuse(

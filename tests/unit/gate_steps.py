@@ -13,16 +13,27 @@ from types import CodeType, FrameType
 from typing import Any
 
 import headgate.admission
+import headgate.draining
 import headgate.gate
 import headgate.overload
 import headgate.queueing
+import headgate.tallies
 import headgate.turns
 import headgate.waiters
 from headgate.gate import Gate
 
-MODULES = (headgate.admission, headgate.gate, headgate.overload, headgate.queueing, headgate.turns, headgate.waiters)
+MODULES = (
+    headgate.admission,
+    headgate.draining,
+    headgate.gate,
+    headgate.overload,
+    headgate.queueing,
+    headgate.tallies,
+    headgate.turns,
+    headgate.waiters,
+)
 GATE_FILES = {module.__file__ for module in MODULES}
-UNLOCKED_FILES = GATE_FILES - {headgate.overload.__file__, headgate.queueing.__file__}
+UNLOCKED_FILES = GATE_FILES - {headgate.overload.__file__, headgate.queueing.__file__, headgate.tallies.__file__}
 """Without what is only ever done under the gate's lock, where another thread can but wait."""
 ONLY_TELLING = {"refusal", "_retry_after_s", "statistics", "retry_after_s"}
 OF_NO_CONCERN_TO_OTHERS = (

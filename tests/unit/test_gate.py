@@ -13,7 +13,7 @@ from headgate.admission import Admission
 from headgate.errors import LeaseError, Overloaded
 from headgate.gate import SWITCH_INTERVAL_NS, EarlyRefusal, Gate
 from headgate.queueing import LEAST_ROOM, PATIENCE_NS
-from headgate.refusals import WAIT_BOUNDS_NS
+from headgate.tallies import WAIT_BOUNDS_NS
 from headgate.waiters import PERMIT, Grant
 
 from .gate_fakes import (
