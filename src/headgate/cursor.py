@@ -12,7 +12,7 @@ from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES
 
 if TYPE_CHECKING:
     from headgate.lease import VirtualConnection
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 
 class VirtualCursor:

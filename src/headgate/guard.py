@@ -19,12 +19,15 @@ from sqlalchemy.engine import Dialect
 from headgate.drivers import ReadOnlyDefault, driver_for
 
 if TYPE_CHECKING:
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 REFUSED_STATES = frozenset({"08P01", "0A000"})
 
 ASKED = "headgate.asked_for_guard"
 """Key in a pool entry's ``info``: the connect that is going on has asked for the guard."""
+
+GUARD = "headgate.guard"
+"""Key in a physical connection's ``info``: it came up with the server's guard."""
 
 GUARD_TOUCHED = "headgate.guard_touched"
 """Key in a pool entry's ``info``: an escape has lowered the guard, or the application may have set the default."""

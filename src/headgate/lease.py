@@ -23,7 +23,8 @@ from headgate.checkout_info import CheckoutInfo
 from headgate.cursor import ServerCursor, UnbufferedCursor, VirtualCursor, execute
 from headgate.errors import LeaseError
 from headgate.guard import doubt_guard, lower_guard, lower_guard_in_transaction, may_touch_default, settle_guard
-from headgate.lending import Lease, Lender, Surface
+from headgate.lending import Lender
+from headgate.lent import Lease, Surface
 from headgate.own_values import refuse_own_values
 from headgate.sites import calling_site
 from headgate.statements import StatementClass

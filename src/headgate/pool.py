@@ -33,10 +33,10 @@ from headgate.config import GateOptions, LeaseOptions, budget_of, is_switched_of
 from headgate.drivers import Driver, driver_for, has_input
 from headgate.forks import watch_forks
 from headgate.gate import Gate
-from headgate.guard import ASKED, ask_for_guard, is_refused_parameter, stop_asking_for_guard
+from headgate.guard import ASKED, GUARD, ask_for_guard, is_refused_parameter, stop_asking_for_guard
 from headgate.hooks import with_hooks
 from headgate.lease import VirtualConnection
-from headgate.lending import GUARD, PING_AFTER_IDLE_NS, Lender
+from headgate.lending import PING_AFTER_IDLE_NS, Lender
 from headgate.places import END_TIMEOUT_MS, Places, unite
 from headgate.queueing import Kind
 from headgate.raw_connections import replace_raw_connections
