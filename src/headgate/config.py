@@ -138,6 +138,19 @@ def is_switched_off(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get(SWITCH, "").strip().lower() == "off"
 
 
+def budget_of(pool_size: int, max_overflow: int) -> int:
+    """How many connections a queue pool allows.
+
+    :raises ConfigError: it sets no bound.
+    """
+    if pool_size == 0 or max_overflow < 0:
+        raise ConfigError(
+            f"pool_size={pool_size}, max_overflow={max_overflow} sets no bound, and a budget needs one: "
+            "use pool_size >= 1 and max_overflow >= 0"
+        )
+    return pool_size + max_overflow
+
+
 def _require(holds: bool, option: str, value: object, remedy: str) -> None:
     if not holds:
         raise ConfigError(f"{option}={value!r} cannot work: {remedy}")

@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from headgate.config import GateOptions, Hook, LeaseOptions, OnPin
+from headgate.config import GateOptions, Hook, LeaseOptions, OnPin, budget_of
+from headgate.engines import lease
 from headgate.errors import ConfigError
 from headgate.gate import Gate
 from headgate.hooks import with_hooks
-from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
+from headgate.places import unite
+from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
 from headgate.snapshots import see_snapshots
 from headgate.testing.rolled_back import RolledBack
