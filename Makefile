@@ -47,7 +47,7 @@ soak-differential: $(READY)
 
 soak-differential-%: $(READY)
 	@mkdir -p .soak
-	@HYPOTHESIS_PROFILE=soak $(BIN)/python -X faulthandler -m pytest --timeout 0 \
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -X faulthandler -m pytest --timeout 0 -W ignore::ResourceWarning \
 		"tests/contract/test_differential.py::test_no_program_can_tell_the_difference[$*]" > .soak/differential-$*.log 2>&1 \
 		|| { tail -n 80 .soak/differential-$*.log; exit 1; }
 	@grep "^differential" .soak/differential-$*.log | tail -n 1

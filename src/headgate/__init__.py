@@ -3,8 +3,9 @@
 from headgate.admission import lane
 from headgate.config import GateOptions, LeaseOptions
 from headgate.database import Database
+from headgate.engines import lease
 from headgate.errors import ConfigError, HeadgateError, LeaseError, Overloaded
-from headgate.pool import AsyncLeasePool, LeasePool, lease
+from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
 from headgate.version import __version__
 

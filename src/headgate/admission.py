@@ -19,7 +19,7 @@ from headgate.queueing import Rank, Reason
 
 if TYPE_CHECKING:
     from headgate.gate import Gate
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 
 class Unfinished(Protocol):

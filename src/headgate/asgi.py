@@ -24,7 +24,8 @@ SCOPE_KEY = "headgate"
 """Where the databases of a request are: ``scope["headgate"][name]``; mounted apps inherit it."""
 
 MOST_DIGITS: Final = 10
-"""Of a deadline in a header: 31 years; a client's number of any length would be a way to make us fail."""
+"""A deadline in a header has fewer, so less than 12 days, or is ignored: a client's number of any length would be a way
+to make us fail."""
 
 
 SESSIONS_KEY = "headgate.sessions"

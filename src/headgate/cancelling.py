@@ -24,7 +24,7 @@ from headgate.errors import Overloaded
 
 if TYPE_CHECKING:
     from headgate.admission import Admission
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 log = logging.getLogger("headgate.pool")
 

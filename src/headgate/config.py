@@ -58,10 +58,12 @@ class LeaseOptions:
     """How a pool leases.
 
     :ivar enabled: False gives stock SQLAlchemy behaviour.
-    :ivar read_functions: names of SQL functions of your own that only read; their calls stay proved reads.
+    :ivar read_functions: names of SQL functions and types of your own that only read; statements with them stay
+        proved reads.
     :ivar strict: raise where leases would be off with a WARNING, because the installed SQLAlchemy is unknown.
     :ivar guard: PostgreSQL itself refuses what a proved read would write; off where a pooler forbids it.
-    :ivar on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write.
+    :ivar on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write; None says
+        nothing.
     :ivar on_acquire: called with the DBAPI connection, in autocommit, each time one is acquired.
     :ivar on_release: called likewise before a connection goes to somebody else.
     """
@@ -91,7 +93,8 @@ class RefusalOptions:
 
     :ivar status: 503, or 429 where a load balancer takes 503 for a broken server.
     :ivar header: the name of the header that says when to come again.
-    :ivar early: in overload, turn requests away before routing whose route is known to need the database.
+    :ivar early: in overload, and while a burst fills the line, turn requests away before routing whose route is known
+        to need the database.
     """
 
     status: int = 503
@@ -112,7 +115,8 @@ class DeadlineOptions:
     :ivar header: the name of a request header with milliseconds that may shorten it; None to read none, as whoever
         is not trusted could send it.
     :ivar stop_when_gone: methods whose requests are given up when their client has gone. Any other request goes on,
-        unless it still waits for its first connection: it may have done half of something elsewhere.
+        unless it still waits for its first connection: it may have done half of something elsewhere. Once a response
+        has begun, no request is given up for its client.
     """
 
     seconds: float | None = None
@@ -132,6 +136,19 @@ class DeadlineOptions:
 def is_switched_off(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether ``HEADGATE=off`` is set."""
     return environ.get(SWITCH, "").strip().lower() == "off"
+
+
+def budget_of(pool_size: int, max_overflow: int) -> int:
+    """How many connections a queue pool allows.
+
+    :raises ConfigError: it sets no bound.
+    """
+    if pool_size == 0 or max_overflow < 0:
+        raise ConfigError(
+            f"pool_size={pool_size}, max_overflow={max_overflow} sets no bound, and a budget needs one: "
+            "use pool_size >= 1 and max_overflow >= 0"
+        )
+    return pool_size + max_overflow
 
 
 def _require(holds: bool, option: str, value: object, remedy: str) -> None:

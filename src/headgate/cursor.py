@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from headgate.admission import current_admission
-from headgate.cancelling import run_for
 from headgate.cursor_connection import CursorConnection
 from headgate.drivers import FINISHED_CURSOR_ATTRIBUTES
+from headgate.errors import LeaseError
+from headgate.executing import execute, fetch
 
 if TYPE_CHECKING:
     from headgate.lease import VirtualConnection
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 
 class VirtualCursor:
@@ -118,8 +118,21 @@ class VirtualCursor:
             raise AttributeError("connection")
         return CursorConnection(self._owner, self._lease)
 
+    def _escape(self) -> Any:
+        """The driver's cursor for somebody who wants more of it than the DBAPI's verbs.
+
+        :raises LeaseError: its connection has been given back already.
+        """
+        if self.went_back(self._owner.held):
+            raise LeaseError(
+                "this cursor's statement was a read, and its connection has been given back.\n"
+                "Remedy: call session.pin() or use connection.connection.dbapi_connection before the statement, "
+                "so that the connection stays."
+            )
+        return self.on(self._owner.escape("the driver's cursor was reached for"))
+
     def _executed(self) -> Any:
-        return self._owner.escaping_cursor(self) if self._real is None else self._real
+        return self._escape() if self._real is None else self._real
 
     def __iter__(self) -> Any:
         return iter(self._executed())
@@ -135,7 +148,7 @@ class VirtualCursor:
         if name.startswith("_") or not self._owner.may_have(name):
             raise AttributeError(name)
         if self._real is None or name not in FINISHED_CURSOR_ATTRIBUTES:
-            return getattr(self._owner.escaping_cursor(self), name)
+            return getattr(self._escape(), name)
         return getattr(self._real, name)
 
 
@@ -194,20 +207,3 @@ class ServerCursor:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._real, name, value)
-
-
-def execute(lease: Lease, call: Callable[..., Any], statement: Any, args: Any, kwargs: Any) -> Any:
-    """Execute, for the request that runs here if there is one.
-
-    :raises Overloaded: the request was given up; the statement was not sent, or it was cancelled.
-    """
-    admission = current_admission.get()
-    if admission is None:
-        return call(statement, *args, **kwargs)
-    return run_for(admission, lease, call, (statement, *args), kwargs)
-
-
-def fetch(lease: Lease, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Fetch, as ``execute`` executes."""
-    admission = current_admission.get()
-    return call(*args, **kwargs) if admission is None else run_for(admission, lease, call, args, kwargs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headgate.lease import VirtualConnection
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 SAME_FOR_ALL = frozenset(
     {

@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from headgate.config import GateOptions, Hook, LeaseOptions, OnPin
+from headgate.config import GateOptions, Hook, LeaseOptions, OnPin, budget_of
+from headgate.engines import lease
 from headgate.errors import ConfigError
 from headgate.gate import Gate
 from headgate.hooks import with_hooks
-from headgate.pool import AsyncLeasePool, LeasePool, budget_of, lease, unite
+from headgate.places import unite
+from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
 from headgate.snapshots import see_snapshots
 from headgate.testing.rolled_back import RolledBack
@@ -48,17 +50,19 @@ class Database:
     :param sync: the ``Engine`` for sync sessions beside an ``AsyncEngine``; made from its URL if not given.
     :param name: how errors, logs and ``session_dep(name)`` call it.
     :param connections: the budget; what the given engine's pool allows, else the default of ``GateOptions``.
-    :param max_wait: seconds a request waits for its first connection at most.
+    :param max_wait: seconds a request waits for its first connection at most; this option and the next three have their
+        defaults in ``GateOptions``.
     :param max_pending: how many may wait at once.
     :param max_stall: seconds a request that has held a connection waits for its next one although nobody gets any.
     :param reserve: connections of the budget that only the high lane may use.
     :param enabled: False gives stock SQLAlchemy behaviour, as does ``HEADGATE=off`` in the environment.
-    :param read_functions: SQL functions of your own that only read.
+    :param read_functions: SQL functions and types of your own that only read.
     :param strict: raise, instead of one WARNING, if the installed SQLAlchemy cannot be leased from.
     :param guard: PostgreSQL itself refuses to write for what was taken for a read; off where a pooler forbids it.
-    :param on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write.
+    :param on_pin: ``"warn"`` or ``"error"`` where a connection is pinned by something else than a write; None says
+        nothing.
     :param on_acquire: called with the DBAPI connection, in autocommit, each time a session acquires one; what it
-        sends costs a round trip a statement.
+        sends is paid once a lease, under contention once a statement.
     :param on_release: called likewise before a connection goes to another session.
     :raises ConfigError: an option that cannot work; the message names it and the remedy, never the password.
     """
@@ -123,7 +127,8 @@ class Database:
     def engine(self) -> Engine:
         """An ordinary SQLAlchemy engine; made when first asked for.
 
-        :raises ConfigError: its driver is not installed, or the database lives in the async engine's memory.
+        :raises ConfigError: no sync driver is known for the database, or it lives in the async engine's memory.
+        :raises ImportError: the driver is not installed.
         """
         if self._given_sync is not None:
             engine = lease(self._given_sync, options=self._options_for(self._given_sync), gate=self.gate)
@@ -141,7 +146,8 @@ class Database:
     def async_engine(self) -> AsyncEngine:
         """An ordinary SQLAlchemy async engine; made when first asked for.
 
-        :raises ConfigError: its driver is not installed, or the database lives in the sync engine's memory.
+        :raises ConfigError: no async driver is known for the database, or it lives in the sync engine's memory.
+        :raises ImportError: the driver is not installed.
         """
         if self._given_async is not None:
             engine = lease(self._given_async, options=self._options_for(self._given_async), gate=self.gate)
@@ -209,7 +215,8 @@ class Database:
         """A new session, to be used as a context manager; whoever asked commits.
 
         :param snapshot: one picture for all its reads, until commit, rollback or close: REPEATABLE READ, READ ONLY
-            on PostgreSQL. It keeps its connection from its first statement on.
+            on PostgreSQL, a transaction begun at once on SQLite. It keeps its connection from its first statement on.
+        :raises ConfigError: the database cannot give one.
         """
         session = self._sessions()
         return see_snapshots(session) if snapshot else session

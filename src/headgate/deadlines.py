@@ -27,13 +27,13 @@ class Timer(Protocol):
 
 
 class Ending(Protocol):
-    """A request, as far as its deadline is concerned."""
+    """A request or a block, as far as its deadline is concerned."""
 
     def end(self, reason: Reason) -> None: ...
 
 
 class Alarm:
-    """Ends requests at their deadlines."""
+    """Ends blocks at their deadlines."""
 
     def __init__(self) -> None:
         self.start_anew()
@@ -47,7 +47,7 @@ class Alarm:
         self._thread: threading.Thread | None = None
 
     def set(self, request: Ending, seconds: float) -> int:
-        """End a request after that time, unless the number that is returned is forgotten before."""
+        """End a block after that time, unless the number that is returned is forgotten before."""
         number = next(self._numbers)
         entry = (time.monotonic() + seconds, number)
         with self._changed:

@@ -38,13 +38,14 @@ def install(
     """Give an app its database: sessions by dependency, refusals as problem+json, closing at shutdown.
 
     The app's own lifespan, middleware and exception handlers stay. Call it once for each database, and before
-    middleware that refusals need too, as CORS: what is added later is outside.
+    middleware that refusals need too, such as CORS: what is added later is outside.
 
     :param refusals: how a refusal is answered.
     :param deadlines: when nobody wants an answer any more.
     :param check_on_startup: ask the server for one row before the first request; if it does not answer, the
         app does not start and the server's log says why.
-    :param freeze_heap: once the app has started, keep the garbage collector away from what is there by then.
+    :param freeze_heap: from when the app has started until it shuts down, keep the garbage collector away from what
+        was there by then.
     """
     refusals = refusals or RefusalOptions()
     log = RefusalLog()
@@ -145,7 +146,10 @@ def find_database(connection: HTTPConnection, name: str = "default") -> Database
 
 
 async def get_session(connection: HTTPConnection) -> Session:
-    """The request's session; the function behind ``SessionDep``. It is closed after the response."""
+    """The request's session; the function behind ``SessionDep``.
+
+    It is closed after the response, or before exception handlers run.
+    """
     return _open(connection, find_database(connection).session())
 
 

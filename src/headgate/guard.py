@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -17,14 +18,18 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect
 
 from headgate.drivers import ReadOnlyDefault, driver_for
+from headgate.executing import interruptible
 
 if TYPE_CHECKING:
-    from headgate.lending import Lease
+    from headgate.lent import Lease
 
 REFUSED_STATES = frozenset({"08P01", "0A000"})
 
 ASKED = "headgate.asked_for_guard"
 """Key in a pool entry's ``info``: the connect that is going on has asked for the guard."""
+
+GUARD = "headgate.guard"
+"""Key in a physical connection's ``info``: it came up with the server's guard."""
 
 GUARD_TOUCHED = "headgate.guard_touched"
 """Key in a pool entry's ``info``: an escape has lowered the guard, or the application may have set the default."""
@@ -143,6 +148,44 @@ def _names_default(value: Any) -> bool:
     if isinstance(value, dict):
         return _name_default(value.values())
     return isinstance(value, list | tuple) and _name_default(value)
+
+
+def mind_guard(lease: Lease, statement: Any, args: Any, *, is_escaped: bool) -> None:
+    """Before a statement that may be anything: lower the guard where it would refuse what stock does, or doubt it."""
+    driver = lease.lender.driver
+    if lease.guarded and driver.has_lost_transaction(lease.dbapi):
+        # After a COMMIT or ROLLBACK as text, asyncpg's adapter sends no BEGIN any more, and stock would go on
+        # writing.
+        lower_guard(lease)
+    elif is_escaped and driver.is_idle(lease.dbapi):
+        tend_guard(lease, is_escaped=True)  # an escapee's own ROLLBACK may have undone that it was lowered
+    if lease.standing.has_guard and not lease.asks_default and may_touch_default(statement, args):
+        doubt_guard(lease)
+
+
+def tend_guard_afterwards(lease: Lease, *, is_escaped: bool) -> None:
+    """As ``tend_guard``, when its holder's transaction has ended."""
+    # A statement or a commit has succeeded and must be told so; what is left to ask is asked next time.
+    with suppress(Exception):
+        interruptible(lease, partial(tend_guard, lease, is_escaped=is_escaped))
+
+
+def tend_guard(lease: Lease, *, is_escaped: bool) -> None:
+    """Find out whether the application has set the default itself, and lower the guard for an escape."""
+    driver, dbapi = lease.lender.driver, lease.dbapi
+    if not lease.standing.has_guard or driver.is_dead(dbapi):
+        return
+    is_idle = driver.is_idle(dbapi)
+    if is_idle and (lease.asks_default or _has_come_back(lease)):
+        settle_guard(lease)
+    # Whoever has the connection itself may write outside of the transactions that we begin.
+    if lease.guarded and is_escaped:
+        (lower_guard if is_idle else lower_guard_in_transaction)(lease)
+
+
+def _has_come_back(lease: Lease) -> bool:
+    """Whether the guard had been lowered, and is up: by an escapee's RESET, or as the application's own wish."""
+    return lease.standing.guarded and not lease.guarded and lease.lender.driver.reads_by_default(lease.dbapi)
 
 
 def doubt_guard(lease: Lease) -> None:

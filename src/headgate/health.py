@@ -31,7 +31,11 @@ def health_router(*, live: str = "/live", ready: str = "/ready", clock: Clock = 
 
     ``live`` is 200 as long as the event loop turns, whatever the database does: restarting the process would not
     help. ``ready`` is 503 while a gate is overloaded or its database does not answer within a second, so that the
-    work goes to other processes; it asks in the high lane, once a second at most. Neither says more than a word.
+    work goes to other processes; it asks in the high lane, once a second at most. They say one word, and ``ready`` one
+    more for each database: ``ready``, ``overloaded`` or ``disconnected``.
+
+    :param live: the path of the one.
+    :param ready: the path of the other.
     """
     router = APIRouter(include_in_schema=False)
     checks: dict[str, _Check] = {}

@@ -8,23 +8,23 @@ read until the transaction ends (*pinned*). Whoever reaches for the physical con
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, MutableSet
-from contextlib import suppress
+from collections.abc import MutableSet
 from enum import IntEnum
-from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from headgate.admission import current_admission
-from headgate.cancelling import ends_transaction, leave, refuse_commit, rolls_back, run_for
+from headgate.cancelling import refuse_commit
 from headgate.checkout_info import CheckoutInfo
-from headgate.cursor import ServerCursor, UnbufferedCursor, VirtualCursor, execute
-from headgate.errors import LeaseError
-from headgate.guard import doubt_guard, lower_guard, lower_guard_in_transaction, may_touch_default, settle_guard
-from headgate.lending import Lease, Lender, Surface
+from headgate.cursor import ServerCursor, UnbufferedCursor, VirtualCursor
+from headgate.executing import interruptible
+from headgate.guard import mind_guard, tend_guard, tend_guard_afterwards
+from headgate.lending import Lender
+from headgate.lent import Lease, Surface
 from headgate.own_values import refuse_own_values
+from headgate.reading import NeverSentError, RefusedByGuardError, run_read
 from headgate.sites import calling_site
 from headgate.statements import StatementClass
 from headgate.streams import VirtualStream
@@ -84,7 +84,7 @@ class VirtualConnection(PoolProxiedConnection):
         if not args and not kwargs:
             return VirtualCursor(self) if self._lender.driver.buffers else UnbufferedCursor(self)
         if kwargs != {"server_side": True} and (kwargs or [type(arg) for arg in args] != [str]):
-            return self._escape("the driver's own cursor was asked for").dbapi.cursor(*args, **kwargs)
+            return self.escape("the driver's own cursor was asked for").dbapi.cursor(*args, **kwargs)
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.PINNED, "its rows are streamed by a server-side cursor")
@@ -92,7 +92,7 @@ class VirtualConnection(PoolProxiedConnection):
             if current_admission.get() is not None:
                 raw = ServerCursor(raw, lease)
             stream = VirtualStream(self, raw)
-            self._remember_unread(stream)
+            self.remember_unread(stream)
             return stream
 
     def run(self, cursor: VirtualCursor, method: str, statement: Any, args: Any, kwargs: Any) -> Any:
@@ -100,37 +100,26 @@ class VirtualConnection(PoolProxiedConnection):
         with self._lock:
             lease = self._attached()
             if self._hold >= Hold.TAINTED:
-                self._mind_guard(lease, statement, args)
+                mind_guard(lease, statement, args, is_escaped=self._hold is Hold.ESCAPED)
             else:
                 found = self._lender.proof.classify(statement)
                 if found is StatementClass.READ and method == "execute" and self._may_read(lease):
                     try:
-                        return self._run_reading(lease, cursor, statement, args, kwargs)
-                    except _NeverSentError:
+                        return run_read(self, lease, cursor, statement, args, kwargs)
+                    except NeverSentError:
                         return self._run_elsewhere(lease, cursor, statement, args, kwargs)
-                    except _RefusedByGuardError:
+                    except RefusedByGuardError:
                         found, lease = StatementClass.OTHER, self._attached()
                         self._lender.proof.forget(statement)
                 self._keep_for(lease, statement, found)
                 if found is StatementClass.OTHER:
-                    self._mind_guard(lease, statement, args)
-            result = _interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
+                    mind_guard(lease, statement, args, is_escaped=self._hold is Hold.ESCAPED)
+            result = interruptible(lease, getattr(cursor.on(lease), method), statement, args, kwargs)
             if not self._lender.driver.buffers and cursor.description is not None:
-                self._remember_unread(cursor)
+                self.remember_unread(cursor)
             elif lease.asks_default and self._lender.driver.is_idle(lease.dbapi):
-                self._tend_guard_afterwards(lease)
+                tend_guard_afterwards(lease, is_escaped=self._hold is Hold.ESCAPED)
             return result
-
-    def _mind_guard(self, lease: Lease, statement: Any, args: Any) -> None:
-        driver = self._lender.driver
-        if lease.guarded and driver.has_lost_transaction(lease.dbapi):
-            # After a COMMIT or ROLLBACK as text, asyncpg's adapter sends no BEGIN any more, and stock would go on
-            # writing.
-            lower_guard(lease)
-        elif self._hold is Hold.ESCAPED and driver.is_idle(lease.dbapi):
-            self._tend_guard(lease)  # an escapee's own ROLLBACK may have undone that it was lowered
-        if lease.standing.has_guard and not lease.asks_default and may_touch_default(statement, args):
-            doubt_guard(lease)
 
     def _run_elsewhere(self, ended: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
         """Execute a read once more, on another connection; in its transaction, where nothing is repeated."""
@@ -138,7 +127,7 @@ class VirtualConnection(PoolProxiedConnection):
         self._lender.discard(ended, None)
         lease = self._attached()
         self._keep(lease, Hold.PINNED)
-        return _interruptible(lease, cursor.on(lease).execute, statement, args, kwargs)
+        return interruptible(lease, cursor.on(lease).execute, statement, args, kwargs)
 
     def _may_read(self, lease: Lease) -> bool:
         return self._hold is Hold.READING and self._lender.driver.is_idle(lease.dbapi)
@@ -153,57 +142,8 @@ class VirtualConnection(PoolProxiedConnection):
             self._keep(lease, Hold.PINNED)
         self._wrote_on = lease
 
-    def _run_reading(self, lease: Lease, cursor: VirtualCursor, statement: str, args: Any, kwargs: Any) -> Any:
-        driver, dbapi, flips = self._lender.driver, lease.dbapi, lease.standing.flips
-        real = cursor.on(lease)
-        has_failed = False
-        if flips:
-            driver.enter_autocommit(dbapi)
-        try:
-            try:
-                admission = current_admission.get()
-                if admission is None:  # ``execute`` without the call, which costs as much as all it does
-                    result = real.execute(statement, *args, **kwargs)
-                else:
-                    result = run_for(admission, lease, real.execute, (statement, *args), kwargs)
-            except Exception as error:
-                self._judge(lease, error)
-                driver.forget_plan(dbapi, real)
-                result = execute(lease, real.execute, statement, args, kwargs)
-            if driver.needs_finish:
-                cursor.finish()
-            elif not driver.buffers:
-                self._remember_unread(cursor)
-        except Exception:
-            # SQLAlchemy is about to ask whether it was a disconnect, and must see one.
-            has_failed = driver.is_dead(dbapi)
-            raise
-        except BaseException as error:
-            leave(lease, error)
-            raise
-        finally:
-            if flips:
-                driver.leave_autocommit(dbapi)
-            if not has_failed:
-                self._rest(lease)
-        return result
-
-    def _judge(self, lease: Lease, error: Exception) -> None:
-        """Return if the read may run again as it is, after a stale plan; raise what else there is to do.
-
-        :raises _RefusedByGuardError: it must run in a transaction.
-        :raises _NeverSentError: it must run on another connection.
-        """
-        driver = self._lender.driver
-        if lease.guarded and driver.is_read_only_violation(error):
-            raise _RefusedByGuardError from error
-        if driver.was_never_sent(error):
-            lease.is_suspect = True
-            raise _NeverSentError from error
-        if not driver.is_stale_plan(error):
-            raise error
-
-    def _remember_unread(self, cursor: VirtualCursor | VirtualStream) -> None:
+    def remember_unread(self, cursor: VirtualCursor | VirtualStream) -> None:
+        """The connection stays until the rows of this cursor are done with."""
         if self._unread is None:
             # A forgotten cursor of SQLite is none any more; a server keeps its own until we close it.
             self._unread = set() if self._streams_end else weakref.WeakSet()
@@ -219,7 +159,7 @@ class VirtualConnection(PoolProxiedConnection):
             if self._unread is not None:
                 self._unread.discard(cursor)
             if self._lease is not None and not self._is_warm:
-                self._rest(self._lease)
+                self.rest(self._lease)
 
     # the physical connection: acquire, keep, leave to whoever waits
 
@@ -261,14 +201,14 @@ class VirtualConnection(PoolProxiedConnection):
                 self.invalidate(error)  # nobody else knows of this virtual connection
                 raise
             surface = Surface(type(cursor), frozenset(dir(lease.dbapi)))
-            self._rest(lease)
+            self.rest(lease)
             return surface
 
     def connected(self) -> Lease:
         """A lease to look something up on that is the same for every connection; nothing is kept."""
         with self._lock:
             lease = self._attached()
-            self._rest(lease)
+            self.rest(lease)
             return lease
 
     @property
@@ -287,7 +227,7 @@ class VirtualConnection(PoolProxiedConnection):
             lender.pins.saw(lease.site, reason or lender.proof.explain(statement))
         self._hold = hold
 
-    def _rest(self, lease: Lease) -> None:
+    def rest(self, lease: Lease) -> None:
         """Leave the physical connection to whoever waits for one, if nothing needs it any more."""
         if self._hold is not Hold.READING or self._unread or lease.is_suspect or self._is_warm:
             return
@@ -297,12 +237,12 @@ class VirtualConnection(PoolProxiedConnection):
         self._is_warm = True
         self._lender.rest(lease)
 
-    def _escape(self, reason: str = "the physical connection was reached for") -> Lease:
+    def escape(self, reason: str = "the physical connection was reached for") -> Lease:
         """Somebody wants the physical connection itself: from here on it stays until the checkout ends."""
         with self._lock:
             lease = self._attached()
             self._keep(lease, Hold.ESCAPED, reason)
-            self._tend_guard(lease)
+            tend_guard(lease, is_escaped=True)
             return lease
 
     def _entry(self) -> Lease:
@@ -312,36 +252,6 @@ class VirtualConnection(PoolProxiedConnection):
             is_dead = self._lender.driver.is_dead(lease.dbapi)
             self._keep(lease, Hold.TAINTED, "" if is_dead else "the physical connection's own entry was asked for")
             return lease
-
-    def _tend_guard_afterwards(self, lease: Lease) -> None:
-        # A statement or a commit has succeeded and must be told so; what is left to ask is asked next time.
-        with suppress(Exception):
-            _interruptible(lease, partial(self._tend_guard, lease))
-
-    def _tend_guard(self, lease: Lease) -> None:
-        """Find out whether the application has set the default itself, and lower the guard for an escape."""
-        driver, dbapi = self._lender.driver, lease.dbapi
-        if not lease.standing.has_guard or driver.is_dead(dbapi):
-            return
-        is_idle = driver.is_idle(dbapi)
-        if is_idle and (lease.asks_default or _has_come_back(lease)):
-            settle_guard(lease)
-        # Whoever has the connection itself may write outside of the transactions that we begin.
-        if lease.guarded and self._hold is Hold.ESCAPED:
-            (lower_guard if is_idle else lower_guard_in_transaction)(lease)
-
-    def escaping_cursor(self, cursor: VirtualCursor) -> Any:
-        """The driver's cursor for somebody who wants more of it than the DBAPI's verbs.
-
-        :raises LeaseError: its connection has been given back already.
-        """
-        if cursor.went_back(self.held):
-            raise LeaseError(
-                "this cursor's statement was a read, and its connection has been given back.\n"
-                "Remedy: call session.pin() or use connection.connection.dbapi_connection before the statement, "
-                "so that the connection stays."
-            )
-        return cursor.on(self._escape("the driver's cursor was reached for"))
 
     def may_have(self, name: str) -> bool:
         """False if the driver's cursors are known to have no such attribute."""
@@ -382,14 +292,14 @@ class VirtualConnection(PoolProxiedConnection):
             if self._hold is not Hold.READING or not self._lender.driver.is_idle(lease.dbapi):
                 if method == "commit":
                     refuse_commit(current_admission.get(), lease)
-                _interruptible(lease, getattr(lease.dbapi, method))
+                interruptible(lease, getattr(lease.dbapi, method))
             if self._hold >= Hold.TAINTED:
-                self._tend_guard_afterwards(lease)
+                tend_guard_afterwards(lease, is_escaped=self._hold is Hold.ESCAPED)
                 return
             if self._unread and self._streams_end:
                 self._end_streams()
             self._hold = Hold.READING
-            self._rest(lease)
+            self.rest(lease)
 
     @property
     def _streams_end(self) -> bool:
@@ -454,7 +364,7 @@ class VirtualConnection(PoolProxiedConnection):
             lease = self._attached()
             if self._retired is not None:  # else it is another one, which was retired when it came
                 self._retire(lease)
-            self._rest(lease)
+            self.rest(lease)
 
     def _retire(self, lease: Lease) -> None:
         errors, self._retired = self._retired, None
@@ -463,7 +373,7 @@ class VirtualConnection(PoolProxiedConnection):
 
     def detach(self) -> None:
         """Take the physical connection out of its pool; it still counts against the budget until closed."""
-        self._escape().with_fairy().detach()
+        self.escape().with_fairy().detach()
 
     # what SQLAlchemy asks without wanting a connection
 
@@ -552,12 +462,12 @@ class VirtualConnection(PoolProxiedConnection):
     @property
     def dbapi_connection(self) -> Any:  # type: ignore[override]
         """The physical DBAPI connection; taints. None once closed."""
-        return None if self._closed else self._escape().dbapi
+        return None if self._closed else self.escape().dbapi
 
     @property
     def driver_connection(self) -> Any:  # type: ignore[override]
         """The driver's own connection; taints. None once closed."""
-        return None if self._closed else self._escape().with_fairy().driver_connection
+        return None if self._closed else self.escape().with_fairy().driver_connection
 
     @property
     def record_info(self) -> dict[str, Any] | None:
@@ -569,25 +479,12 @@ class VirtualConnection(PoolProxiedConnection):
         # Asking for what the driver does not have either, as instrumentation does, must not cost a connection.
         if name.startswith("_") or not self.driver_has(name):
             raise AttributeError(name)
-        return getattr(self._escape(f"the driver's {name!r} was reached for").dbapi, name)
+        return getattr(self.escape(f"the driver's {name!r} was reached for").dbapi, name)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self._hold.name.lower()
         warm = ", warm" if self._is_warm else ", connected" if self._lease is not None else ""
         return f"<VirtualConnection {state}{warm}>"
-
-
-def _has_come_back(lease: Lease) -> bool:
-    """Whether the guard had been lowered, and is up: by an escapee's RESET, or as the application's own wish."""
-    return lease.standing.guarded and not lease.guarded and lease.lender.driver.reads_by_default(lease.dbapi)
-
-
-class _RefusedByGuardError(Exception):
-    """The server has refused to write for a statement that was taken for a read."""
-
-
-class _NeverSentError(Exception):
-    """The connection was ending before the statement could be sent."""
 
 
 class _NotConnected:
@@ -597,23 +494,3 @@ class _NotConnected:
 
 
 _NOT_CONNECTED = _NotConnected()
-
-
-def _interruptible(
-    lease: Lease, call: Callable[..., Any], statement: Any = None, args: Any = (), kwargs: Any = None
-) -> Any:
-    is_ending = statement is None or ends_transaction(statement)
-    if is_ending and isinstance(statement, str) and not rolls_back(statement):
-        refuse_commit(current_admission.get(), lease)
-    try:
-        if statement is None:
-            return call()
-        return call(statement, *args, **kwargs) if is_ending else execute(lease, call, statement, args, kwargs)
-    except Exception:
-        raise
-    except BaseException as error:
-        if is_ending:  # it may be done by now, and must not be cancelled
-            lease.is_suspect = True
-        else:
-            leave(lease, error)
-        raise

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headgate.admission import ORDINARY, UNDER_WAY, current_admission
-from headgate.checkouts import check_in_plainly, check_out, fairy_for, is_plain, may_be_passed_on
+from headgate.checkouts import check_in_plainly, check_out, is_plain, may_be_passed_on
 from headgate.config import Hook, LeaseOptions
-from headgate.drivers import Cancel, Driver, IdleWatch
+from headgate.drivers import Driver
 from headgate.errors import LeaseError
 from headgate.gate import Gate
-from headgate.guard import ASKED, GUARD_TOUCHED, Verdict, judge_default, raise_guard_again, stop_asking_for_guard
+from headgate.guard import GUARD_TOUCHED, raise_guard_again
+from headgate.lent import Lease, Surface
 from headgate.pins import PinWatch
 from headgate.queueing import Kind
+from headgate.standing import STANDING, ask_standing
 from headgate.statements import StatementProof
 from headgate.waiters import RESERVED
 
@@ -27,135 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headgate.pool")
 
-STANDING = "headgate.standing"
-"""Key in a physical connection's ``info``: what was asked of it once."""
-
-GUARD = "headgate.guard"
-"""Key in a physical connection's ``info``: it came up with the server's guard."""
-
 PING_AFTER_IDLE_NS = 1_000_000_000
 """With ``pool_pre_ping``, a connection that was idle for less is not pinged again: leases come once a statement."""
-
-
-class Standing(NamedTuple):
-    """What is true of a physical connection as long as it lives.
-
-    :ivar can_lease: its isolation allows other connections between two statements.
-    :ivar flips: its driver begins transactions by itself, so a read must keep it from that.
-    :ivar has_guard: it was started with the guard.
-    :ivar guarded: the server refuses writes outside of the transactions we begin; until the application itself sets
-        what they may do by default.
-    :ivar watch: tells at once whether an idle connection has something to say.
-    :ivar cancel: asks the server to stop what the connection runs.
-    """
-
-    can_lease: bool
-    flips: bool
-    has_guard: bool
-    guarded: bool
-    watch: IdleWatch
-    cancel: Cancel
-
-
-class Surface(NamedTuple):
-    """What a driver's objects are made of, known from the pool's first connection on.
-
-    :ivar cursor_type: the class of its cursors.
-    :ivar connection_names: the attributes of its connections.
-    """
-
-    cursor_type: type
-    connection_names: frozenset[str]
-
-
-class Lease:
-    """One physical connection, lent: a permit of the gate and a checked-out pool entry that belong together.
-
-    :ivar guarded: as in ``Standing``, and no escape has lowered the guard.
-    :ivar asks_default: a statement may have touched that default; the server is asked when its transaction has ended.
-    :ivar began_ns: when its holder got it, went on with it, or left it warm.
-    :ivar is_reserved: its permit is of the gate's reserve, which nothing is left warm of.
-    :ivar is_suspect: interrupted in mid-statement; nobody may have the connection next.
-    """
-
-    __slots__ = (
-        "asks_default",
-        "began_ns",
-        "dbapi",
-        "fairy",
-        "guarded",
-        "is_reserved",
-        "is_suspect",
-        "kind",
-        "lender",
-        "record",
-        "site",
-        "standing",
-        "used_ns",
-    )
-    standing: Standing
-    guarded: bool
-    record: Any
-    fairy: Any
-
-    def __init__(self, lender: Lender, record: Any, fairy: Any, began_ns: int) -> None:
-        self.lender = lender
-        self.kind: Kind = lender.kind
-        self.record = record
-        self.fairy = fairy
-        self.dbapi: Any = record.dbapi_connection
-        self.began_ns = began_ns
-        self.used_ns = 0
-        self.is_suspect = False
-        self.asks_default = False
-        self.is_reserved = False
-        self.site = ""
-
-    def passed_on(self, now_ns: int) -> Lease:
-        """The same connection for its next holder; this lease is over."""
-        new = Lease(self.lender, self.record, self.fairy, now_ns)
-        new.standing, new.guarded = self.standing, self.guarded
-        self.record = self.fairy = None
-        return new
-
-    def give_back(self) -> None:
-        """Give connection and permit back; for a revoked lease whose new holder is gone."""
-        self.lender.release(self)
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What is remembered of the physical connection as long as it is in its pool."""
-        info: dict[str, Any] = {} if self.is_detached else self.record.info
-        return info
-
-    def settle(self, *, guarded: bool) -> None:
-        """Whether the connection is guarded from now on, whoever has it."""
-        self.guarded = guarded
-        self.info[STANDING] = self.standing = self.standing._replace(guarded=guarded)
-
-    def with_fairy(self) -> Any:
-        """SQLAlchemy's own handle of the checkout, for what only that can do."""
-        if self.fairy is None:
-            self.fairy = fairy_for(self.lender.pool, self.record)
-        return self.fairy
-
-    @property
-    def is_over(self) -> bool:
-        """True once the physical connection was given back or passed on."""
-        return self.record is None and self.fairy is None
-
-    @property
-    def is_valid(self) -> bool:
-        """False once the physical connection was closed under the lease."""
-        if self.fairy is not None:
-            return bool(self.fairy.is_valid)
-        return self.record is not None and self.record.dbapi_connection is not None
-
-    @property
-    def is_detached(self) -> bool:
-        """True if the physical connection was taken out of its pool."""
-        # A fairy that somebody has checked in behind our back has no entry either, but no connection any more.
-        return self.fairy is not None and bool(self.fairy.is_detached and self.fairy.is_valid)
 
 
 class Lender:
@@ -217,7 +92,7 @@ class Lender:
         record, fairy = check_out(self.pool)
         lease = Lease(self, record, fairy, self.gate.clock())
         try:
-            standing = record.info.get(STANDING) or self._ask_standing(lease)
+            standing = record.info.get(STANDING) or ask_standing(lease)
             if standing is not None:
                 lease.standing, lease.guarded = standing, standing.guarded
             if standing is None or self._has_ended(lease):
@@ -229,40 +104,6 @@ class Lender:
             self._end(lease, error)
             raise
         return lease
-
-    def _ask_standing(self, lease: Lease) -> Standing | None:
-        """Asked once of each physical connection, after its ``connect`` listeners; None if it has to be made anew."""
-        driver, dbapi, info = self.driver, lease.dbapi, lease.record.info
-        facts = driver.learn(dbapi)
-        if not facts.can_lease:
-            self.tell_once(
-                "connections are not leased: their transactions need one connection from their first statement on "
-                "(isolation REPEATABLE READ or higher, or a driver in another transaction mode)"
-            )
-        self.proof.learn_types(facts.enums)
-        flips, is_up = not driver.is_autocommit(dbapi), info.get(GUARD, False)
-        verdict = judge_default(facts.default, has_asked=info.get(ASKED, False), is_up=is_up, flips=flips)
-        if verdict is Verdict.WITHOUT:
-            stop_asking_for_guard(self.pool._dialect)
-            return None
-        guarded = verdict in (Verdict.UP, Verdict.RAISE)
-        if is_up and not guarded:
-            driver.begin_as_given(dbapi)
-        if verdict in (Verdict.RAISE, Verdict.LOWER):
-            driver.set_guard(dbapi, on=guarded)
-        if verdict in (Verdict.ABSENT, Verdict.LOWER) and facts.can_lease:
-            self._tell_that_guard_is_off()
-        info[STANDING] = standing = Standing(
-            facts.can_lease, flips, guarded, guarded, driver.watch_idle(dbapi), driver.canceller(dbapi)
-        )
-        return standing
-
-    def _tell_that_guard_is_off(self) -> None:
-        if self.options.guard and self.driver.family == "postgresql":
-            self.tell_once(
-                "the server's guard against reads that write is off: a pooler, a standby, a server before 14, "
-                "catalogs that may not be read, target_session_attrs, or options of your own forbid it"
-            )
 
     def tell_once(self, fact: str) -> None:
         """Log one INFO line, the first time only."""

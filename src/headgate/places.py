@@ -92,6 +92,12 @@ class Places:
             _end(pool, connection, lambda descriptor: has_input(descriptor, END_TIMEOUT_MS))
 
 
+def unite(one: _Leasing, other: _Leasing) -> None:
+    """Make two pools of one gate make room for each other."""
+    one.places.kin = [weakref.ref(other)]
+    other.places.kin = [weakref.ref(one)]
+
+
 def _evict_idle(pool: _Leasing, waits: _Leasing) -> bool:
     """End one idle connection of a pool, if there is one; called from any thread and from any event loop."""
     while (entry := pool.take_idle()) is not None:

@@ -12,15 +12,11 @@ import socket
 import threading
 import time
 import traceback
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import sqlalchemy
-from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
     ConnectionPoolEntry,
@@ -33,19 +29,18 @@ from sqlalchemy.util.concurrency import in_greenlet
 from sqlalchemy.util.queue import Empty, Queue, QueueCommon
 
 from headgate.admission import Ask
-from headgate.config import GateOptions, LeaseOptions, is_switched_off
+from headgate.config import GateOptions, LeaseOptions, budget_of, is_switched_off
 from headgate.drivers import Driver, driver_for, has_input
-from headgate.errors import ConfigError
 from headgate.forks import watch_forks
 from headgate.gate import Gate
-from headgate.guard import ASKED, ask_for_guard, is_refused_parameter, stop_asking_for_guard
+from headgate.guard import ASKED, GUARD, ask_for_guard, is_refused_parameter, stop_asking_for_guard
 from headgate.hooks import with_hooks
 from headgate.lease import VirtualConnection
-from headgate.lending import GUARD, PING_AFTER_IDLE_NS, Lender
-from headgate.places import END_TIMEOUT_MS, Places
+from headgate.lending import PING_AFTER_IDLE_NS, Lender
+from headgate.places import END_TIMEOUT_MS, Places, unite
 from headgate.queueing import Kind
 from headgate.raw_connections import replace_raw_connections
-from headgate.seams import missing_seams
+from headgate.seams import can_lease_from_sqlalchemy
 from headgate.waiters import Grant, TaskLock
 
 log = logging.getLogger("headgate.pool")
@@ -72,7 +67,7 @@ class _Leasing(QueuePool):
             log.info("connections are not leased: Headgate knows psycopg, asyncpg, sqlite3 and aiosqlite")
         elif is_switched_off():
             log.warning("connections are not leased and the gate does not count: HEADGATE=off is set")
-        elif options.enabled and _can_lease_from_sqlalchemy(options):
+        elif options.enabled and can_lease_from_sqlalchemy(options):
             pool = super().__new__(cls)
             pool.driver = driver
             return pool
@@ -125,7 +120,7 @@ class _Leasing(QueuePool):
 
         What is still leased from the old one counts against the budget until it comes back and is closed.
         """
-        new = self._like(self, gate=self.gate, lease_options=self.options)
+        new = self.like(self, gate=self.gate, lease_options=self.options)
         new._is_initialized, new.lender.surface = self._is_initialized, self.lender.surface
         for other in self.places.pools():
             if other is not self:
@@ -187,7 +182,8 @@ class _Leasing(QueuePool):
         return pool
 
     @classmethod
-    def _like(cls, pool: QueuePool, **kw: Any) -> Any:
+    def like(cls, pool: QueuePool, **kw: Any) -> Any:
+        """A pool of this kind with the creator, size and settings of another."""
         overflow = pool._asked_overflow if isinstance(pool, _Leasing) else pool._max_overflow
         return cls(
             pool._creator,
@@ -377,69 +373,3 @@ class AsyncLeasePool(_Leasing, AsyncAdaptedQueuePool):
     def pause(self, seconds: float) -> None:
         """Let others go on."""
         await_only(asyncio.sleep(seconds))
-
-
-def unite(one: _Leasing, other: _Leasing) -> None:
-    """Make two pools of one gate make room for each other."""
-    one.places.kin = [weakref.ref(other)]
-    other.places.kin = [weakref.ref(one)]
-
-
-EngineT = TypeVar("EngineT", Engine, AsyncEngine)
-
-
-def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | None = None) -> EngineT:
-    """Make an engine that exists lease its connections; call it before the engine's first use.
-
-    The budget is what the engine's pool allows (``pool_size + max_overflow``), the wait its ``pool_timeout``.
-    Pools that hold one connection for everybody (in-memory SQLite) or none at all stay as they are.
-
-    :returns: the same engine; unchanged with ``HEADGATE=off``.
-    :raises ConfigError: the engine has been used already, or its pool is unbounded.
-    """
-    if not isinstance(engine, Engine | AsyncEngine):
-        raise ConfigError(f"lease(<{type(engine).__name__}>) cannot work: give an Engine or an AsyncEngine")
-    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    pool = sync_engine.pool
-    if isinstance(pool, _Leasing) and options is None and gate is None:
-        return engine
-    if not isinstance(pool, QueuePool):
-        log.info("connections are not leased: the engine's pool is a %s", type(pool).__name__)
-        with_hooks(pool, options or LeaseOptions())
-        return engine
-    if pool.checkedin() or pool.checkedout() or (isinstance(pool, _Leasing) and len(pool.places)):
-        raise ConfigError(
-            f"lease(engine) came too late: the engine has {pool.checkedin() + pool.checkedout()} open connections. "
-            "Call it right after create_engine()."
-        )
-    kind = AsyncLeasePool if isinstance(pool, AsyncAdaptedQueuePool) else LeasePool
-    if isinstance(pool, _Leasing):
-        options, gate = options or pool.options, gate or pool.gate
-    sync_engine.pool = kind._like(pool, lease_options=options, gate=gate)
-    return engine
-
-
-def _can_lease_from_sqlalchemy(options: LeaseOptions) -> bool:
-    missing = missing_seams()
-    if missing:
-        message = (
-            f"connections are not leased: SQLAlchemy {sqlalchemy.__version__} lacks {', '.join(missing)}. "
-            "Install a version that Headgate's README names, or a newer Headgate."
-        )
-        if options.strict:
-            raise ConfigError(message)
-        log.warning(message)
-    return not missing
-
-
-def budget_of(pool_size: int, max_overflow: int) -> int:
-    """How many connections a queue pool allows.
-
-    :raises ConfigError: it sets no bound.
-    """
-    if pool_size == 0 or max_overflow < 0:
-        raise ConfigError(
-            f"pool_size={pool_size}, max_overflow={max_overflow} sets no bound, and a budget needs one: "
-            "use pool_size >= 1 and max_overflow >= 0"
-        )
-    return pool_size + max_overflow

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 def describe_refusal(
     options: RefusalOptions, *, database: str, reason: str, retry_after_s: int, nothing_executed: bool
 ) -> Problem:
-    """Return the answer to a request that got no connection.
+    """Return the answer to a request that was refused, or given up at its deadline.
 
     The error's own message names lines of the app: it is for the log, not for the client.
     """

@@ -6,6 +6,14 @@ They are looked for when a pool is made. Where one is missing, in some later ver
 from __future__ import annotations
 
 import importlib
+import logging
+
+import sqlalchemy
+
+from headgate.config import LeaseOptions
+from headgate.errors import ConfigError
+
+log = logging.getLogger("headgate.pool")
 
 SEAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
@@ -62,3 +70,20 @@ def missing_seams() -> list[str]:
         for name in names
         if not hasattr(getattr(importlib.import_module(module), owner, None), name)
     ]
+
+
+def can_lease_from_sqlalchemy(options: LeaseOptions) -> bool:
+    """False, with a WARNING, if the installed SQLAlchemy lacks what leases lean on.
+
+    :raises ConfigError: it does, and ``strict`` is set.
+    """
+    missing = missing_seams()
+    if missing:
+        message = (
+            f"connections are not leased: SQLAlchemy {sqlalchemy.__version__} lacks {', '.join(missing)}. "
+            "Install a version that Headgate's README names, or a newer Headgate."
+        )
+        if options.strict:
+            raise ConfigError(message)
+        log.warning(message)
+    return not missing

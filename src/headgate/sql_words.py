@@ -20,6 +20,11 @@ class UnknownTextError(Exception):
     """Something in a text is not known, so nothing can be said about it."""
 
 
+def require(known: bool) -> None:
+    if not known:
+        raise UnknownTextError
+
+
 def _words(*groups: str) -> frozenset[str]:
     return frozenset(word for group in groups for word in group.split())
 
@@ -369,3 +374,8 @@ def is_number(token: str) -> bool:
 
 def is_name(token: str) -> bool:
     return token[0] in '"_' or token[0].isalpha()
+
+
+def is_operand(token: str) -> bool:
+    """A literal, number or placeholder; in SQLite, which has no typed literals, it need not know them all."""
+    return token[0] in "'$0123456789" or (token[0] == "%" and token[-1] in "sbt")

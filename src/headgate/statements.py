@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from headgate import sql_walk
 from headgate.errors import ConfigError
-from headgate.sql_walk import Trusted
+from headgate.sql_types import Trusted
 from headgate.sql_words import END, GRAMMARS, STATEMENTS, UnknownTextError, is_name, lower_ascii, split_text
 
 Family = Literal["postgresql", "sqlite"]

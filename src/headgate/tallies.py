@@ -18,6 +18,12 @@ class GateStatistics:
     Of the ``connections`` of the budget ``in_use`` run a statement or are pinned, ``warm`` are left with their
     holders between two statements, ``idle`` are open and nobody's.
 
+    :ivar pending: how many wait.
+    :ivar acquired: how many got a connection, at once or after having waited.
+    :ivar waited: how many of those had waited.
+    :ivar wait_time_ns: how long, all together.
+    :ivar mean_use_ns: how long a lease uses its connection, as a mean of the latest.
+    :ivar revoked: warm leases that somebody else got.
     :ivar waits: how many of those who got a connection had waited up to each bound of ``WAIT_BOUNDS_NS``; the last
         number counts those who had waited longer.
     :ivar shed: refused at once, by reason.

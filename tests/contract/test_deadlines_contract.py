@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from headgate import Overloaded, cancelling, lane
 from headgate.admission import Admission, current_admission
-from headgate.drivers import postgresql
+from headgate.drivers import asyncpg, psycopg
 from headgate.lab.postgres import EmbeddedPostgres
 
 from .conftest import Arena, Item
@@ -233,7 +233,8 @@ def test_a_frozen_server_loses_the_connection_and_is_told_later(
 ) -> None:
     monkeypatch.setattr(cancelling, "CUT_AFTER_S", 0.3)
     monkeypatch.setattr(cancelling, "PAUSES_ALONE_S", (0.2,) * 20)
-    monkeypatch.setattr(postgresql, "CANCEL_TIMEOUT_S", 0.2)
+    for driver in (asyncpg, psycopg):
+        monkeypatch.setattr(driver, "CANCEL_TIMEOUT_S", 0.2)
     engine = on_postgresql.make(pool_size=1)
     freezer = ExitStack()
 

@@ -26,6 +26,8 @@ LEAVES = {
     "routes",
     "statements",
     "sql_words",
+    "sql_types",
+    "sql_clauses",
     "sql_walk",
     "ceilings",
     "sizing",

@@ -81,7 +81,8 @@ from sqlalchemy.orm import (
 
 from headgate import sql_words
 from headgate.errors import ConfigError
-from headgate.sql_walk import MAX_DEPTH, Trusted
+from headgate.sql_types import Trusted
+from headgate.sql_walk import MAX_DEPTH
 from headgate.statements import (
     MAX_FORGOTTEN,
     MAX_KEPT_BYTES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Dialect
 
-from headgate.drivers.postgresql import Asyncpg, Psycopg, PsycopgAsync
+from headgate.drivers.asyncpg import Asyncpg
 from headgate.drivers.protocol import (
     FINISHED_CURSOR_ATTRIBUTES,
     Cancel,
@@ -13,6 +13,7 @@ from headgate.drivers.protocol import (
     IdleWatch,
     ReadOnlyDefault,
 )
+from headgate.drivers.psycopg import Psycopg, PsycopgAsync
 from headgate.drivers.sockets import has_input
 from headgate.drivers.sqlite import Aiosqlite, Sqlite
 

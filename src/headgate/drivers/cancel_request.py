@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 CANCEL_REQUEST: Final = 80877102
 SSL_REQUEST: Final = 80877103
 
+CANCEL_TIMEOUT_S: Final = 1.0
+"""How long a server may take to accept a cancel request; it takes a few milliseconds."""
+
 
 class CancelRequest(NamedTuple):
     """What it takes to cancel a statement of one connection.

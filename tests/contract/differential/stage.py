@@ -81,6 +81,7 @@ class Stage:
         self._run(self._dispose)
         gc.unfreeze()
         gc.collect()  # what stock has forgotten complains here, where the test expects it
+        self.ground.await_vanishing(self.ground.connected("leased"))
         self.runner.close()
         self.ground.close()
         assert not [repr(gate) for gate in gates if gate.statistics().idle], "places left behind"
