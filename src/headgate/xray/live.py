@@ -1,0 +1,212 @@
+"""What is going on now: requests, the connections that are held, and by whom.
+
+Mutable and cheap, written by the hooks from any task or thread; ``recorder`` adds up what has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, Final
+
+from sqlalchemy.pool import Pool, QueuePool
+
+from headgate.ledger import Ledger
+from headgate.names import HELD_IDLE
+from headgate.xray.observation import NOWHERE, Site
+
+MOST_STATEMENTS: Final = 2_000
+"""Of one request; more are counted in its phases only."""
+
+
+class LiveStatement:
+    """A statement that runs or has run.
+
+    :ivar cause: the relationship whose loading sent it, if that was looked up.
+    """
+
+    __slots__ = ("began_ns", "cause", "ended_ns", "site", "text")
+
+    def __init__(self, text: str, site: Site, began_ns: int) -> None:
+        self.text = text
+        self.site = site
+        self.began_ns = began_ns
+        self.ended_ns = 0
+        self.cause = ""
+
+
+class LiveHold:
+    """A connection that somebody holds.
+
+    :ivar pool: where it is from.
+    :ivar site: the line that acquired it.
+    :ivar at: the line of its latest statement.
+    :ivar busy_ns: how long statements have run on it; ``busy_since_ns`` is set while one does.
+    :ivar seen: how often the holder was seen at a line, awaiting something, while no statement ran.
+    :ivar task: the task that acquired it; None in a worker thread, whose number ``thread`` is.
+    """
+
+    __slots__ = (
+        "at",
+        "began_ns",
+        "busy_ns",
+        "busy_since_ns",
+        "ended_ns",
+        "has_been_told",
+        "pool",
+        "request",
+        "seen",
+        "site",
+        "task",
+        "thread",
+    )
+
+    def __init__(self, pool: PoolTally, request: LiveRequest | None, site: Site, began_ns: int, thread: int) -> None:
+        self.pool = pool
+        self.request = request
+        self.site = self.at = site
+        self.began_ns = began_ns
+        self.ended_ns = 0
+        self.busy_ns = 0
+        self.busy_since_ns = 0
+        self.seen: dict[tuple[Site, str], int] = {}
+        self.task: asyncio.Task[Any] | None = None
+        self.thread = thread
+        self.has_been_told = False
+
+
+class LiveRequest(Ledger):
+    """A request's ledger, and what the X-ray wants to know beside it.
+
+    :ivar threads: of each worker thread it asked for: the wait, then the run, in nanoseconds.
+    :ivar answered_ns: when the last of its response went out; 0 before.
+    :ivar task: the task the app runs in.
+    :ivar thread: the worker thread that runs for it now, by its number; 0 while none does.
+    """
+
+    __slots__ = ("answered_ns", "ended_ns", "holds", "scope", "statements", "status", "task", "thread", "threads")
+
+    def __init__(self, scope: MutableMapping[str, Any], began_ns: int) -> None:
+        super().__init__(began_ns)
+        self.scope = scope
+        self.status = 0
+        self.answered_ns = 0
+        self.ended_ns = 0
+        self.statements: list[LiveStatement] = []
+        self.holds: list[LiveHold] = []
+        self.threads: list[tuple[int, int]] = []
+        self.thread = 0
+        self.task: asyncio.Task[Any] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it runs on."""
+        return None if self.task is None else self.task.get_loop()
+
+    @property
+    def route(self) -> str:
+        """``GET /items/{id}``; the path itself where no route was found."""
+        scope = self.scope
+        path = getattr(scope.get("route"), "path", None) or scope["path"]
+        return f"{scope['method']} {path}"
+
+
+class PoolTally:
+    """What is counted of a pool, which may be gone by now.
+
+    :ivar refused: the server's words when it had no connection left.
+    """
+
+    __slots__ = ("kind", "limit", "name", "opened", "pool", "refused", "timeouts")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = weakref.ref(pool)
+        self.name = pool_name(pool)
+        self.kind = type(pool).__name__
+        self.limit = _limit_of(pool)
+        self.timeouts = 0
+        self.opened = 0
+        self.refused = ""
+
+
+def pool_name(pool: Pool) -> str:
+    """The name its engine was told to log it by, or its class's."""
+    return str(getattr(pool, "logging_name", None) or type(pool).__name__)
+
+
+def _limit_of(pool: Pool) -> int | None:
+    if isinstance(pool, QueuePool) and pool.size() > 0 and pool._max_overflow >= 0:
+        return pool.size() + pool._max_overflow
+    return None
+
+
+class Live:
+    """Every request that has not ended and every connection that is held.
+
+    :param on_begin: called with each request that has come, in its task.
+    :param on_request: called with each request that has ended.
+    :param on_hold: called with each hold that has ended outside of a request.
+    """
+
+    def __init__(
+        self,
+        on_begin: Callable[[LiveRequest], None],
+        on_request: Callable[[LiveRequest], None],
+        on_hold: Callable[[LiveHold], None],
+    ) -> None:
+        self._on_begin = on_begin
+        self._on_request = on_request
+        self._on_hold = on_hold
+        self.requests: dict[int, LiveRequest] = {}
+        self.holds: dict[int, LiveHold] = {}
+        """By the identity of the pool's entry."""
+        self.pools: dict[int, PoolTally] = {}
+        self.last_site = NOWHERE
+        """Of the statement that began last: while it runs in a greenlet, nobody else can see who sent it."""
+
+    def begin(self, request: LiveRequest) -> None:
+        """Note that a request has come."""
+        self.requests[id(request)] = request
+        self._on_begin(request)
+
+    def end(self, request: LiveRequest, now_ns: int) -> None:
+        """Note that the app has done with it."""
+        request.ended_ns = now_ns
+        del self.requests[id(request)]
+        self._on_request(request)
+
+    def hold(self, entry: object, hold: LiveHold) -> None:
+        """Note that a connection is held from now on."""
+        if id(entry) in self.holds:  # told twice: a pool's method that calls the one it overrides
+            return
+        self.holds[id(entry)] = hold
+        if hold.request is not None:
+            hold.request.holds.append(hold)
+            hold.request.enter(HELD_IDLE, hold.began_ns)
+
+    def let_go(self, entry: object, now_ns: int) -> None:
+        """Note that it is held no longer."""
+        hold = self.holds.pop(id(entry), None)
+        if hold is None:
+            return
+        hold.ended_ns = now_ns
+        if hold.request is None:
+            self._on_hold(hold)
+        else:
+            hold.request.leave(HELD_IDLE, now_ns)
+
+    def hold_behind(self, connection: Any) -> LiveHold | None:
+        """The hold that SQLAlchemy's handle of a connection belongs to."""
+        return self.holds.get(id(getattr(connection, "_connection_record", None)))
+
+    def idle_holds(self) -> Iterator[LiveHold]:
+        """Those on which no statement runs."""
+        return (hold for hold in list(self.holds.values()) if not hold.busy_since_ns)
+
+    def know_pool(self, pool: Pool) -> PoolTally:
+        """What is counted of a pool; a new one for one that is new."""
+        tally = self.pools.get(id(pool))
+        if tally is None or tally.pool() is not pool:
+            tally = self.pools[id(pool)] = PoolTally(pool)
+        return tally

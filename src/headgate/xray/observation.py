@@ -1,0 +1,203 @@
+"""What the X-ray has seen of a service, as plain values: what ``explain`` explains, and what is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+FORMAT = "headgate-xray"
+VERSION = 1
+"""1: first form. Raise it with every change of a field or its meaning."""
+
+
+class Site(NamedTuple):
+    """A line of code: its file, the line's number, the function's qualified name."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else "?"
+
+
+NOWHERE = Site("", 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What holders waited for at one line while no statement ran on their connection.
+
+    :ivar what: the awaited function's name, or ``code`` for Python that ran.
+    :ivar share: of the time these connections were held idle, 0 to 1.
+    """
+
+    site: Site
+    what: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSum:
+    """All holds of one route that began at one line.
+
+    :ivar held_ns: over all of them; ``busy_ns`` of it statements ran.
+    :ivar after_answer_ns: of it, after the response was complete.
+    """
+
+    pool: str
+    site: Site
+    count: int
+    held_ns: int
+    busy_ns: int
+    after_answer_ns: int
+    awaited: tuple[Awaited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatementSum:
+    """All executions of one statement from one line.
+
+    :ivar requests: in how many requests it ran at all; ``most``: the most often in a single one.
+    :ivar cause: the relationship whose loading sent it; '' if unknown.
+    """
+
+    text: str
+    site: Site
+    count: int
+    requests: int
+    most: int
+    time_ns: int
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSum:
+    """All requests of one route.
+
+    :ivar times_ns: by phase, until the answer; their sum is the time of all requests together.
+    :ivar statuses: how many answers had each status; 0 for none.
+    :ivar latencies_ns: sorted; of a sample, if there were many.
+    :ivar thread_runs: how often it asked for a worker thread, with the sums of waiting and running.
+    :ivar holders: how many requests held a connection, by pool.
+    :ivar twice: requests that acquired a connection while they held one of the same pool.
+    """
+
+    route: str
+    count: int
+    times_ns: tuple[int, ...]
+    statuses: dict[str, int]
+    latencies_ns: tuple[int, ...]
+    thread_runs: int
+    thread_wait_ns: int
+    thread_run_ns: int
+    holds: tuple[HoldSum, ...] = ()
+    statements: tuple[StatementSum, ...] = ()
+    holders: dict[str, int] = field(default_factory=dict)
+    twice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The event loop stood still.
+
+    :ivar verdict: ``code``, ``collection``, ``import``, ``thread`` (it waited for one, or for a lock), ``descheduled``,
+        ``suspended``.
+    :ivar route: whose code it was, if that is known.
+    :ivar victims: how many other requests waited meanwhile.
+    """
+
+    verdict: str
+    site: Site
+    what: str
+    count: int
+    total_ns: int
+    longest_ns: int
+    victims: int
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """A pool of connections.
+
+    :ivar kind: the pool's class; ``limit`` is None where it sets none.
+    :ivar opened: physical connections opened while it was watched.
+    """
+
+    name: str
+    kind: str
+    limit: int | None
+    timeouts: int = 0
+    opened: int = 0
+    refused: str = ""
+    """The server's words, if it refused to connect for lack of connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """The service's process over the time it was watched.
+
+    :ivar loop_cpu_ns: of the thread that runs the event loop.
+    """
+
+    cores: int
+    threads: int
+    wall_ns: int
+    cpu_ns: int
+    loop_cpu_ns: int
+    max_connections: int | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a client asked of one path, and what it got.
+
+    :ivar latency_ns: median of the answered, from when they were due.
+    :ivar connections: the most it would open; None without a limit.
+    """
+
+    label: str
+    route: str
+    sent: int
+    answered: int
+    failed: dict[str, int]
+    rate: float
+    throughput: float
+    latency_ns: int
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything about one stretch of time."""
+
+    process: ProcessFacts
+    routes: tuple[RouteSum, ...] = ()
+    pools: tuple[PoolFacts, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    leaks: tuple[HoldSum, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What could not be watched, and why."""
+
+
+def encode(observation: Observation) -> str:
+    """As one JSON object."""
+    return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(observation)}, ensure_ascii=False)
+
+
+def decode(text: str) -> Observation:
+    """Read what ``encode`` wrote.
+
+    :raises XrayError: it is not of this format and version.
+    """
+    return _Decoder().observation(json.loads(text))
+
+
+class _Decoder:
+    def observation(self, value: dict[str, Any]) -> Observation:
+        raise NotImplementedError

@@ -1,0 +1,191 @@
+"""Adds up what has ended, route by route, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from headgate.ledger import Account
+from headgate.names import PHASES
+from headgate.xray.live import LiveHold, LiveRequest, LiveStatement
+from headgate.xray.observation import Awaited, HoldSum, RouteSum, Site, StatementSum
+
+MOST_ROUTES: Final = 500
+"""Beyond them, requests are added up under ``OTHER``: a client chooses its paths."""
+
+OTHER: Final = "other routes"
+NO_REQUEST: Final = "outside of requests"
+
+MOST_LATENCIES: Final = 5_000
+"""Of one route; then every second one is forgotten, and of those to come only as many are kept."""
+
+MOST_STATEMENTS: Final = 500
+"""Different ones of one route."""
+
+MOST_HOLDS: Final = 200
+"""Different ones of one route."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    count: int = 0
+    held_ns: int = 0
+    busy_ns: int = 0
+    after_answer_ns: int = 0
+    seen: Counter[tuple[Site, str]] = field(default_factory=Counter)
+
+    def add(self, hold: LiveHold, answered_ns: int) -> None:
+        self.count += 1
+        self.held_ns += hold.ended_ns - hold.began_ns
+        self.busy_ns += hold.busy_ns
+        if answered_ns:
+            self.after_answer_ns += max(0, hold.ended_ns - max(hold.began_ns, answered_ns))
+        self.seen.update(hold.seen)
+
+    def sum(self, pool: str, site: Site) -> HoldSum:
+        seen = self.seen.total()
+        awaited = tuple(Awaited(at, what, count / seen) for (at, what), count in self.seen.most_common())
+        return HoldSum(pool, site, self.count, self.held_ns, self.busy_ns, self.after_answer_ns, awaited)
+
+
+@dataclass(slots=True)
+class _Statement:
+    count: int = 0
+    requests: int = 0
+    most: int = 0
+    time_ns: int = 0
+    cause: str = ""
+
+    def add(self, executions: list[LiveStatement]) -> None:
+        self.count += len(executions)
+        self.requests += 1
+        self.most = max(self.most, len(executions))
+        self.time_ns += sum(max(0, one.ended_ns - one.began_ns) for one in executions)
+        self.cause = self.cause or next((one.cause for one in executions if one.cause), "")
+
+
+class _Latencies:
+    """A sample of all, spread evenly over them."""
+
+    __slots__ = ("_every", "_seen", "values")
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self._every = 1
+        self._seen = 0
+
+    def add(self, value: int) -> None:
+        self._seen += 1
+        if self._seen % self._every:
+            return
+        self.values.append(value)
+        if len(self.values) >= MOST_LATENCIES:
+            del self.values[::2]
+            self._every *= 2
+
+
+class _Route:
+    def __init__(self) -> None:
+        self.count = 0
+        self.times_ns = [0] * len(PHASES)
+        self.statuses: Counter[str] = Counter()
+        self.latencies = _Latencies()
+        self.thread_runs = self.thread_wait_ns = self.thread_run_ns = 0
+        self.holds: dict[tuple[str, Site], _Hold] = {}
+        self.statements: dict[tuple[str, Site], _Statement] = {}
+        self.holders: Counter[str] = Counter()
+        self.twice = 0
+
+    def add(self, request: LiveRequest, account: Account) -> None:
+        self.count += 1
+        self.statuses[str(request.status)] += 1
+        self.latencies.add(account.total_ns)
+        for phase, time_ns in enumerate(account.times_ns):
+            self.times_ns[phase] += time_ns
+        for wait_ns, run_ns in request.threads:
+            self.thread_runs += 1
+            self.thread_wait_ns += wait_ns
+            self.thread_run_ns += run_ns
+        for hold in request.holds:
+            if hold.ended_ns:
+                self.add_hold(hold, request.answered_ns)
+        self.holders.update({hold.pool.name for hold in request.holds if hold.ended_ns})
+        self.twice += _holds_two(request.holds)
+        self._add_statements(request.statements)
+
+    def add_hold(self, hold: LiveHold, answered_ns: int = 0) -> None:
+        key = (hold.pool.name, hold.site)
+        if key in self.holds or len(self.holds) < MOST_HOLDS:
+            self.holds.setdefault(key, _Hold()).add(hold, answered_ns)
+
+    def _add_statements(self, statements: list[LiveStatement]) -> None:
+        by_key: dict[tuple[str, Site], list[LiveStatement]] = {}
+        for statement in statements:
+            by_key.setdefault((statement.text, statement.site), []).append(statement)
+        for key, executions in by_key.items():
+            if key in self.statements or len(self.statements) < MOST_STATEMENTS:
+                self.statements.setdefault(key, _Statement()).add(executions)
+
+    def sum(self, route: str) -> RouteSum:
+        return RouteSum(
+            route=route,
+            count=self.count,
+            times_ns=tuple(self.times_ns),
+            statuses=dict(sorted(self.statuses.items())),
+            latencies_ns=tuple(sorted(self.latencies.values)),
+            thread_runs=self.thread_runs,
+            thread_wait_ns=self.thread_wait_ns,
+            thread_run_ns=self.thread_run_ns,
+            holds=tuple(one.sum(*key) for key, one in self.holds.items()),
+            statements=tuple(
+                StatementSum(text, site, one.count, one.requests, one.most, one.time_ns, one.cause)
+                for (text, site), one in self.statements.items()
+            ),
+            holders=dict(self.holders),
+            twice=self.twice,
+        )
+
+
+def _holds_two(holds: list[LiveHold]) -> bool:
+    """Whether a connection was acquired while another one of the same pool was held."""
+    return any(
+        one.pool is other.pool and one.began_ns < other.began_ns < (one.ended_ns or other.began_ns + 1)
+        for number, one in enumerate(holds)
+        for other in holds[number + 1 : number + 10]
+    )
+
+
+class Recorder:
+    """The sums so far."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._routes: dict[str, _Route] = {}
+
+    def add(self, request: LiveRequest) -> None:
+        """Add up a request that has ended."""
+        account = request.account(request.answered_ns or request.ended_ns)
+        with self._lock:
+            self._route(request.route).add(request, account)
+
+    def add_hold(self, hold: LiveHold) -> None:
+        """Add up a hold outside of requests."""
+        with self._lock:
+            self._route(NO_REQUEST).add_hold(hold)
+
+    def _route(self, name: str) -> _Route:
+        if name not in self._routes and len(self._routes) >= MOST_ROUTES:
+            name = OTHER
+        return self._routes.setdefault(name, _Route())
+
+    def routes(self) -> tuple[RouteSum, ...]:
+        """A sum for each route."""
+        with self._lock:
+            return tuple(route.sum(name) for name, route in self._routes.items())
+
+    def forget(self) -> None:
+        """Begin anew, as after a warm-up."""
+        with self._lock:
+            self._routes.clear()

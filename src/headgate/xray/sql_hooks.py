@@ -1,0 +1,224 @@
+"""What SQLAlchemy's pools and dialects tell: waits, connects, holds and statements."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from headgate.lease import VirtualConnection
+from headgate.ledger import current_ledger
+from headgate.names import CONNECT, DATABASE, GATE_WAIT
+from headgate.pool import AsyncLeasePool, LeasePool
+from headgate.xray.app_code import calling_site
+from headgate.xray.live import MOST_STATEMENTS, Live, LiveHold, LiveRequest, LiveStatement, PoolTally
+from headgate.xray.seams import Seam
+
+clock = time.monotonic_ns
+
+SHARED: Final = (SingletonThreadPool, StaticPool)
+"""Pools in which a connection is everybody's: nobody waits for it, and nobody keeps it from others."""
+
+LEASING: Final = (LeasePool, AsyncLeasePool)
+"""Their leases tell of themselves."""
+
+EXECUTES: Final = ("do_execute", "do_executemany", "do_execute_no_params")
+ENDS: Final = ("do_commit", "do_rollback")
+
+
+def sql_seams(live: Live) -> Iterator[Seam]:
+    """Wrap what every pool and every dialect does."""
+    for pool_class in _with_own(Pool, "_do_get"):
+        if pool_class is not Pool and not issubclass(pool_class, SHARED):
+            yield Seam(pool_class, "_do_get", _acquiring(live))
+            yield Seam(pool_class, "_do_return_conn", _releasing(live))
+    yield Seam(_ConnectionRecord, "_ConnectionRecord__connect", _connecting(live))
+    for name in EXECUTES:
+        yield from (Seam(dialect, name, _executing(live)) for dialect in _with_own(DefaultDialect, name))
+    for name in ENDS:
+        yield from (Seam(dialect, name, _ending(live)) for dialect in _with_own(DefaultDialect, name))
+    yield from (Seam(dialect, "do_ping", _pinging) for dialect in _with_own(DefaultDialect, "do_ping"))
+
+
+def _with_own(root: type, name: str) -> Iterator[type]:
+    """The classes from a root down that define an attribute themselves."""
+    if name in vars(root):
+        yield root
+    for child in root.__subclasses__():
+        yield from _with_own(child, name)
+
+
+def _acquiring(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def _do_get(pool: Pool) -> Any:
+            if isinstance(pool, LEASING):
+                return original(pool)
+            request = _request()
+            began_ns = clock()
+            if request is not None:
+                request.enter(GATE_WAIT, began_ns)
+            try:
+                entry = original(pool)
+            except PoolTimeoutError:
+                live.know_pool(pool).timeouts += 1
+                raise
+            finally:
+                now_ns = clock()
+                if request is not None:
+                    request.leave(GATE_WAIT, now_ns)
+            live.hold(entry, _new_hold(live.know_pool(pool), request, now_ns))
+            return entry
+
+        return _do_get
+
+    return wrap
+
+
+def _new_hold(pool: PoolTally, request: LiveRequest | None, now_ns: int) -> LiveHold:
+    hold = LiveHold(pool, request, calling_site(), now_ns, threading.get_ident())
+    try:
+        hold.task = asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        hold.task = None
+    return hold
+
+
+def _releasing(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def _do_return_conn(pool: Pool, record: Any) -> Any:
+            live.let_go(record, clock())
+            return original(pool, record)
+
+        return _do_return_conn
+
+    return wrap
+
+
+def _connecting(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def connect(record: Any) -> Any:
+            request = current_ledger.get()
+            pool = live.know_pool(record._ConnectionRecord__pool)
+            if request is not None:
+                request.enter(CONNECT, clock())
+            try:
+                original(record)
+                pool.opened += 1
+            except Exception as error:
+                if is_out_of_connections(error):
+                    pool.refused = first_line(error)
+                raise
+            finally:
+                if request is not None:
+                    request.leave(CONNECT, clock())
+
+        return connect
+
+    return wrap
+
+
+def is_out_of_connections(error: Exception) -> bool:
+    """Whether PostgreSQL has refused to connect for lack of connections, its own or a role's."""
+    return (
+        getattr(error, "sqlstate", None) == "53300"
+        or "too many c" in str(error)
+        or "remaining connection slots" in str(error)
+    )
+
+
+def first_line(error: Exception) -> str:
+    """An error's message in one line."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _executing(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def execute(dialect: Any, cursor: Any, statement: str, *args: Any, **options: Any) -> Any:
+            context = args[-1] if args else options.get("context")
+            connection = None if context is None else context.root_connection._dbapi_connection
+            if type(connection) is VirtualConnection:
+                return original(dialect, cursor, statement, *args, **options)
+            with _Busy(live, connection, statement):
+                return original(dialect, cursor, statement, *args, **options)
+
+        return execute
+
+    return wrap
+
+
+def _ending(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def end(dialect: Any, connection: Any) -> Any:
+            if type(connection) is VirtualConnection:
+                return original(dialect, connection)
+            with _Busy(live, connection):
+                return original(dialect, connection)
+
+        return end
+
+    return wrap
+
+
+class _Busy:
+    """A statement, or the end of a transaction, while it runs."""
+
+    __slots__ = ("_began_ns", "_hold", "_live", "_request", "_statement", "_text")
+
+    def __init__(self, live: Live, connection: Any, text: str = "") -> None:
+        self._hold = live.hold_behind(connection)
+        self._text = text
+        self._request = _request()
+        self._statement: LiveStatement | None = None
+        self._live = live
+
+    def __enter__(self) -> None:
+        request, hold = self._request, self._hold
+        site = calling_site() if self._text else None
+        if site is not None:
+            self._live.last_site = site
+        self._began_ns = now_ns = clock()
+        if hold is not None:
+            hold.busy_since_ns = now_ns
+            if site is not None:
+                hold.at = site
+        if request is not None:
+            request.enter(DATABASE, now_ns)
+            if site is not None and len(request.statements) < MOST_STATEMENTS:
+                self._statement = LiveStatement(self._text, site, now_ns)
+                request.statements.append(self._statement)
+
+    def __exit__(self, *exc: object) -> None:
+        now_ns, hold = clock(), self._hold
+        if hold is not None:
+            hold.busy_since_ns = 0
+            hold.busy_ns += now_ns - self._began_ns
+        if self._request is not None:
+            self._request.leave(DATABASE, now_ns)
+        if self._statement is not None:
+            self._statement.ended_ns = now_ns
+
+
+def _pinging(original: Any) -> Any:
+    def do_ping(dialect: Any, connection: Any) -> Any:
+        request = current_ledger.get()
+        if request is None:
+            return original(dialect, connection)
+        request.enter(CONNECT, clock())
+        try:
+            return original(dialect, connection)
+        finally:
+            request.leave(CONNECT, clock())
+
+    return do_ping
+
+
+def _request() -> LiveRequest | None:
+    found = current_ledger.get()
+    return found if isinstance(found, LiveRequest) else None

@@ -1,0 +1,136 @@
+"""What Starlette, FastAPI and anyio tell: requests, answers, serialization and waits for worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, Final
+
+import anyio.to_thread
+from starlette.applications import Starlette
+
+from headgate.ledger import current_ledger
+from headgate.names import SEND, SERIALIZE, THREAD_WAIT
+from headgate.xray.live import Live, LiveRequest
+from headgate.xray.seams import Seam
+
+clock = time.monotonic_ns
+
+SCOPE_KEY: Final = "headgate.xray"
+"""Where a request is known by for the apps that are mounted below."""
+
+LAST: Final = ("http.response.body", "http.response.pathsend")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def web_seams(live: Live) -> Iterator[Seam]:
+    """Wrap what every app and every worker thread does."""
+    yield Seam(Starlette, "__call__", _answering(live))
+    yield Seam(anyio.to_thread, "run_sync", _waiting_for_thread)
+    try:
+        import fastapi.routing
+    except ImportError:
+        return
+    if "serialize_response" in vars(fastapi.routing):
+        yield Seam(fastapi.routing, "serialize_response", _serializing)
+
+
+def _answering(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        async def __call__(app: Any, scope: Scope, receive: Any, send: Send) -> None:
+            if scope["type"] != "http" or SCOPE_KEY in scope:
+                await original(app, scope, receive, send)
+            else:
+                await _answer(live, original, app, scope, receive, send)
+
+        return __call__
+
+    return wrap
+
+
+async def _answer(live: Live, original: Any, app: Any, scope: Scope, receive: Any, send: Send) -> None:
+    scope[SCOPE_KEY] = request = LiveRequest(scope, clock())
+    request.task = asyncio.current_task()
+    live.begin(request)
+    token = current_ledger.set(request)
+    try:
+        await original(app, scope, receive, _telling(request, send))
+    finally:
+        current_ledger.reset(token)
+        live.end(request, clock())
+
+
+ANSWERING: Final = _answer.__code__
+"""Whose frame's ``request`` says, to whoever looks at a thread's stack, which request runs there."""
+
+
+def _telling(request: LiveRequest, send: Send) -> Send:
+    async def finish(message: Message) -> None:
+        try:
+            await send(message)
+        finally:
+            request.answered_ns = now_ns = clock()
+            request.leave(SEND, now_ns)
+
+    def tell(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            request.status = message["status"]
+            request.enter(SEND, clock())
+        elif message["type"] in LAST and not message.get("more_body"):
+            return finish(message)
+        return send(message)
+
+    return tell
+
+
+def _serializing(original: Any) -> Any:
+    async def serialize_response(**options: Any) -> Any:
+        request = current_ledger.get()
+        if request is None:
+            return await original(**options)
+        request.enter(SERIALIZE, clock())
+        try:
+            return await original(**options)
+        finally:
+            request.leave(SERIALIZE, clock())
+
+    return serialize_response
+
+
+def _waiting_for_thread(original: Any) -> Any:
+    async def run_sync(function: Any, *args: Any, **options: Any) -> Any:
+        request = current_ledger.get()
+        if not isinstance(request, LiveRequest):
+            return await original(function, *args, **options)
+        return await original(_Run(request, function, args), **options)
+
+    return run_sync
+
+
+class _Run:
+    """A function on its way into a worker thread."""
+
+    __slots__ = ("_args", "_asked_ns", "_function", "_request")
+
+    def __init__(self, request: LiveRequest, function: Any, args: tuple[Any, ...]) -> None:
+        self._request = request
+        self._function = function
+        self._args = args
+        self._asked_ns = now_ns = clock()
+        request.enter(THREAD_WAIT, now_ns)
+
+    def __call__(self) -> Any:
+        began_ns = clock()
+        request = self._request
+        request.leave(THREAD_WAIT, began_ns)
+        request.thread = threading.get_ident()
+        try:
+            return self._function(*self._args)
+        finally:
+            request.thread = 0
+            request.threads.append((began_ns - self._asked_ns, clock() - began_ns))
