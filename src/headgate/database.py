@@ -24,6 +24,7 @@ from headgate.places import unite
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
 from headgate.snapshots import see_snapshots
+from headgate.testing.joined import pool_behind
 from headgate.testing.rolled_back import RolledBack
 
 PSYCOPG = "postgresql+psycopg"
@@ -194,7 +195,7 @@ class Database:
     def _unite(engine: Engine | None, async_engine: AsyncEngine | None) -> None:
         if engine is None or async_engine is None:
             return
-        one, other = engine.pool, async_engine.sync_engine.pool
+        one, other = pool_behind(engine.pool), pool_behind(async_engine.sync_engine.pool)
         if isinstance(one, LeasePool) and isinstance(other, AsyncLeasePool):
             unite(one, other)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,28 @@ async def test_an_async_transaction_does_the_same(tmp_path: Path) -> None:
     assert db.gate.statistics().in_use == 0
     await db.dispose_async()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("made_before", ["engine", "async_engine", None])
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_engines_made_in_a_rolled_back_block_share_the_budget_after_it(
+    tmp_path: Path, made_before: str | None, depth: int
+) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'app.db'}", connections=1)
+    if made_before is not None:
+        getattr(db, made_before)
+    async with AsyncExitStack() as blocks:
+        for _ in range(depth):
+            await blocks.enter_async_context(db.rolled_back())
+        _ = db.engine, db.async_engine
+    sync_pool, async_pool = db.engine.pool, db.async_engine.pool
+    assert isinstance(sync_pool, LeasePool)
+    assert sync_pool.places.pools() == [async_pool, sync_pool]
+    with db.session() as session:
+        assert session.scalar(text("SELECT 1")) == 1  # the one connection of the budget is idle now
+    async with db.async_session() as async_session:
+        assert await async_session.scalar(text("SELECT 1")) == 1
+    await db.dispose_async()
 
 
 def test_an_unbounded_pool_cannot_be_a_budget() -> None:
