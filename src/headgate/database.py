@@ -117,7 +117,7 @@ class Database:
         self.gate = Gate(self._gate_options, name=name)
         self._blocks: list[RolledBack] = []
         if not given:
-            _require_some_driver(self.url)
+            _require_driver(self.url, (_async_driver(self.url), *_known(self.url)[1]))
 
     def __repr__(self) -> str:
         return f"<Database {self.name!r} {_shown(self.url)}>"
@@ -128,8 +128,8 @@ class Database:
     def engine(self) -> Engine:
         """An ordinary SQLAlchemy engine; made when first asked for.
 
-        :raises ConfigError: no sync driver is known for the database, or it lives in the async engine's memory.
-        :raises ImportError: the driver is not installed.
+        :raises ConfigError: no sync driver is known for the database or installed, or it lives in the async engine's
+            memory.
         """
         if self._given_sync is not None:
             engine = lease(self._given_sync, options=self._options_for(self._given_sync), gate=self.gate)
@@ -147,8 +147,8 @@ class Database:
     def async_engine(self) -> AsyncEngine:
         """An ordinary SQLAlchemy async engine; made when first asked for.
 
-        :raises ConfigError: no async driver is known for the database, or it lives in the sync engine's memory.
-        :raises ImportError: the driver is not installed.
+        :raises ConfigError: no async driver is known for the database or installed, or it lives in the sync engine's
+            memory.
         """
         if self._given_async is not None:
             engine = lease(self._given_async, options=self._options_for(self._given_async), gate=self.gate)
@@ -184,6 +184,7 @@ class Database:
 
     def _url_for(self, driver: str, *, taken_by: str) -> URL:
         url = _translate(self.url, driver)
+        _require_driver(url, (driver,))
         if _is_in_memory(url) and taken_by in self.__dict__:
             raise ConfigError(
                 f"database {self.name!r}: an in-memory SQLite database lives in one connection, and db.{taken_by} "
@@ -355,8 +356,7 @@ def _has_driver(driver: str) -> bool:
     return module is None or importlib.util.find_spec(module) is not None
 
 
-def _require_some_driver(url: URL) -> None:
-    wanted = [_async_driver(url), *_known(url)[1]]
+def _require_driver(url: URL, wanted: Iterable[str]) -> None:
     if any(_has_driver(driver) for driver in wanted):
         return
     packages = " or ".join(dict.fromkeys(driver.partition("+")[2] for driver in wanted))

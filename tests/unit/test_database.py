@@ -67,6 +67,25 @@ def test_a_missing_driver_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPat
         Database("postgresql+asyncpg://h/d")
 
 
+@pytest.mark.parametrize(
+    ("source", "kind", "driver"),
+    [
+        ("sqlite:///app.db", "async_engine", "aiosqlite"),
+        ("sqlite://", "async_engine", "aiosqlite"),
+        ("postgresql+asyncpg://root:hush@h/d", "async_engine", "asyncpg"),
+        ("postgresql+asyncpg://root:hush@h/d", "engine", "psycopg"),
+        (create_async_engine("postgresql+asyncpg://root:hush@h/d"), "engine", "psycopg"),
+    ],
+)
+def test_a_driver_that_is_missing_for_one_of_the_engines_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, source: Any, kind: str, driver: str
+) -> None:
+    db = Database(source)
+    monkeypatch.setattr(module, "_has_driver", lambda name: driver not in name)
+    with pytest.raises(ConfigError, match=rf"no driver for \w+\+{driver}:// is installed: pip install {driver}$"):
+        getattr(db, kind)
+
+
 def test_a_password_is_shown_nowhere() -> None:
     db = Database("postgresql+asyncpg://app:hush@localhost/app")
     assert "hush" not in repr(db) + repr(db.gate) + repr(db.engine) + repr(db.async_engine)
