@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 
-from headgate import AsyncLeasePool, ConfigError, Database, LeasePool, lease, seams
+from headgate import AsyncLeasePool, ConfigError, Database, GateOptions, LeasePool, lease, seams
 from headgate import database as module
+from headgate.gate import Gate
 
 
 @pytest.mark.parametrize(
@@ -237,6 +239,26 @@ def test_a_number_as_text_is_named(option: str) -> None:
 def test_lease_wants_an_engine() -> None:
     with pytest.raises(ConfigError, match="<str>"):
         lease("sqlite:///app.db")  # type: ignore[type-var]
+
+
+def test_an_engine_may_get_a_gate_of_its_own() -> None:
+    gate = Gate(GateOptions(connections=15, max_wait=0.5), name="app")
+    engine = lease(create_engine("sqlite:///app.db"), gate=gate)
+    assert isinstance(engine.pool, LeasePool)
+    assert engine.pool.gate is gate
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda gate: lease(create_engine("sqlite:///app.db"), gate=gate),
+        lambda gate: lease(create_async_engine("sqlite+aiosqlite:///app.db"), gate=gate),
+        lambda gate: create_engine("sqlite:///app.db", poolclass=LeasePool, gate=gate),
+    ],
+)
+def test_the_options_of_a_gate_are_not_taken_for_one(make: Callable[[Any], object]) -> None:
+    with pytest.raises(ConfigError, match=r"gate=<GateOptions>.*Gate\(GateOptions\(.*from headgate\.gate import Gate"):
+        make(GateOptions())
 
 
 def test_headgate_off_is_said_once_for_each_pool(
