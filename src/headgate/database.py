@@ -19,7 +19,6 @@ from headgate.config import GateOptions, Hook, LeaseOptions, OnPin, budget_of
 from headgate.engines import lease
 from headgate.errors import ConfigError
 from headgate.gate import Gate
-from headgate.hooks import with_hooks
 from headgate.places import unite
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
@@ -138,7 +137,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_engine(url, **(pool or {"poolclass": LeasePool, **self._lease_pool_options()}))
             if pool:
-                with_hooks(engine.pool, self._options)
+                lease(engine, options=self._options)
         self._unite(engine, self.__dict__.get("async_engine"))
         self._join_blocks(engine)
         return engine
@@ -157,7 +156,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_async_engine(url, **(pool or {"poolclass": AsyncLeasePool, **self._lease_pool_options()}))
             if pool:
-                with_hooks(engine.sync_engine.pool, self._options)
+                lease(engine, options=self._options)
         self._unite(self.__dict__.get("engine"), engine)
         self._join_blocks(engine)
         return engine

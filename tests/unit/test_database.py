@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -154,6 +155,13 @@ def test_in_memory_sqlite_is_one_connection_for_everybody() -> None:
     with pytest.raises(ConfigError, match="two databases"):
         _ = db.async_engine
     db.dispose()
+
+
+@pytest.mark.parametrize("kind", ["engine", "async_engine"])
+def test_in_memory_sqlite_is_said_not_to_be_leased(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "headgate.pool"):
+        getattr(Database("sqlite://"), kind)
+    assert caplog.messages == ["connections are not leased: the engine's pool is a StaticPool"]
 
 
 def test_a_transaction_commits_at_the_end_and_not_after_an_exception(tmp_path: Path) -> None:
