@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from headgate.cancelling import Cancelling, cancel_all
-from headgate.config import Clock
+from headgate.config import Clock, require_deadline
 from headgate.deadlines import ALARM, Timer
 from headgate.errors import ConfigError
 from headgate.queueing import Rank, Reason
@@ -164,8 +164,9 @@ def lane(name: Lane = "normal", *, deadline: float | None = None, clock: Clock =
 
     :param name: ``high`` goes before everybody and may use the reserve, ``low`` goes last.
     :param deadline: seconds from now after which nobody wants the result.
-    :raises ConfigError: an unknown lane.
+    :raises ConfigError: an unknown lane, or a deadline that is not above 0.
     """
+    require_deadline("deadline", deadline)
     outer, alarm = current_admission.get(), None
     admission = Admission(clock(), rank_of(name), threads=outer.threads if outer is not None else None)
     if deadline is not None:

@@ -124,8 +124,7 @@ class DeadlineOptions:
     stop_when_gone: frozenset[str] = frozenset({"GET", "HEAD", "QUERY"})
 
     def __post_init__(self) -> None:
-        positive = self.seconds is None or (isinstance(self.seconds, int | float) and 0 < self.seconds < 1e9)
-        _require(positive, "seconds", self.seconds, "use a number of seconds above 0, or None")
+        require_deadline("seconds", self.seconds)
         named = self.header is None or (self.header.replace("-", "").isalnum() and self.header.isascii())
         _require(named, "header", self.header, "use a header's name, as 'X-Request-Timeout-Ms', or None")
         methods = self.stop_when_gone
@@ -149,6 +148,15 @@ def budget_of(pool_size: int, max_overflow: int) -> int:
             "use pool_size >= 1 and max_overflow >= 0"
         )
     return pool_size + max_overflow
+
+
+def require_deadline(option: str, seconds: float | None) -> None:
+    """Nothing, if a request can have such a deadline.
+
+    :raises ConfigError: it is neither None nor a number of seconds above 0.
+    """
+    positive = seconds is None or (isinstance(seconds, int | float) and 0 < seconds < 1e9)
+    _require(positive, option, seconds, "use a number of seconds above 0, or None")
 
 
 def _require(holds: bool, option: str, value: object, remedy: str) -> None:

@@ -19,11 +19,11 @@ from headgate.config import GateOptions, Hook, LeaseOptions, OnPin, budget_of
 from headgate.engines import lease
 from headgate.errors import ConfigError
 from headgate.gate import Gate
-from headgate.hooks import with_hooks
 from headgate.places import unite
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
 from headgate.snapshots import see_snapshots
+from headgate.testing.joined import pool_behind
 from headgate.testing.rolled_back import RolledBack
 
 PSYCOPG = "postgresql+psycopg"
@@ -116,7 +116,7 @@ class Database:
         self.gate = Gate(self._gate_options, name=name)
         self._blocks: list[RolledBack] = []
         if not given:
-            _require_some_driver(self.url)
+            _require_driver(self.url, (_async_driver(self.url), *_known(self.url)[1]))
 
     def __repr__(self) -> str:
         return f"<Database {self.name!r} {_shown(self.url)}>"
@@ -127,8 +127,8 @@ class Database:
     def engine(self) -> Engine:
         """An ordinary SQLAlchemy engine; made when first asked for.
 
-        :raises ConfigError: no sync driver is known for the database, or it lives in the async engine's memory.
-        :raises ImportError: the driver is not installed.
+        :raises ConfigError: no sync driver is known for the database or installed, or it lives in the async engine's
+            memory.
         """
         if self._given_sync is not None:
             engine = lease(self._given_sync, options=self._options_for(self._given_sync), gate=self.gate)
@@ -137,7 +137,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_engine(url, **(pool or {"poolclass": LeasePool, **self._lease_pool_options()}))
             if pool:
-                with_hooks(engine.pool, self._options)
+                lease(engine, options=self._options)
         self._unite(engine, self.__dict__.get("async_engine"))
         self._join_blocks(engine)
         return engine
@@ -146,8 +146,8 @@ class Database:
     def async_engine(self) -> AsyncEngine:
         """An ordinary SQLAlchemy async engine; made when first asked for.
 
-        :raises ConfigError: no async driver is known for the database, or it lives in the sync engine's memory.
-        :raises ImportError: the driver is not installed.
+        :raises ConfigError: no async driver is known for the database or installed, or it lives in the sync engine's
+            memory.
         """
         if self._given_async is not None:
             engine = lease(self._given_async, options=self._options_for(self._given_async), gate=self.gate)
@@ -156,7 +156,7 @@ class Database:
             pool = self._pool_options(url)
             engine = create_async_engine(url, **(pool or {"poolclass": AsyncLeasePool, **self._lease_pool_options()}))
             if pool:
-                with_hooks(engine.sync_engine.pool, self._options)
+                lease(engine, options=self._options)
         self._unite(self.__dict__.get("engine"), engine)
         self._join_blocks(engine)
         return engine
@@ -183,6 +183,7 @@ class Database:
 
     def _url_for(self, driver: str, *, taken_by: str) -> URL:
         url = _translate(self.url, driver)
+        _require_driver(url, (driver,))
         if _is_in_memory(url) and taken_by in self.__dict__:
             raise ConfigError(
                 f"database {self.name!r}: an in-memory SQLite database lives in one connection, and db.{taken_by} "
@@ -194,7 +195,7 @@ class Database:
     def _unite(engine: Engine | None, async_engine: AsyncEngine | None) -> None:
         if engine is None or async_engine is None:
             return
-        one, other = engine.pool, async_engine.sync_engine.pool
+        one, other = pool_behind(engine.pool), pool_behind(async_engine.sync_engine.pool)
         if isinstance(one, LeasePool) and isinstance(other, AsyncLeasePool):
             unite(one, other)
 
@@ -354,8 +355,7 @@ def _has_driver(driver: str) -> bool:
     return module is None or importlib.util.find_spec(module) is not None
 
 
-def _require_some_driver(url: URL) -> None:
-    wanted = [_async_driver(url), *_known(url)[1]]
+def _require_driver(url: URL, wanted: Iterable[str]) -> None:
     if any(_has_driver(driver) for driver in wanted):
         return
     packages = " or ".join(dict.fromkeys(driver.partition("+")[2] for driver in wanted))

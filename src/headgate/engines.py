@@ -26,8 +26,9 @@ def lease(engine: EngineT, *, options: LeaseOptions | None = None, gate: Gate | 
     The budget is what the engine's pool allows (``pool_size + max_overflow``), the wait its ``pool_timeout``.
     Pools that hold one connection for everybody (in-memory SQLite) or none at all stay as they are.
 
+    :param gate: a ``headgate.gate.Gate`` with a budget and a wait of its own.
     :returns: the same engine; unchanged with ``HEADGATE=off``.
-    :raises ConfigError: the engine has been used already, or its pool is unbounded.
+    :raises ConfigError: the engine has been used already, its pool is unbounded, or ``gate`` is no ``Gate``.
     """
     if not isinstance(engine, Engine | AsyncEngine):
         raise ConfigError(f"lease(<{type(engine).__name__}>) cannot work: give an Engine or an AsyncEngine")

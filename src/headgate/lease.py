@@ -224,7 +224,8 @@ class VirtualConnection(PoolProxiedConnection):
             lease.site = calling_site()
         is_news = self._hold is Hold.READING and (reason or statement is not None)
         if is_news and lender.pins.is_watching:
-            lender.pins.saw(lease.site, reason or lender.proof.explain(statement))
+            why = reason or lender.proof.explain(statement)
+            lender.pins.saw(lease.site, why, is_tainted=hold >= Hold.TAINTED)
         self._hold = hold
 
     def rest(self, lease: Lease) -> None:

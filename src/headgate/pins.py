@@ -14,6 +14,13 @@ log = logging.getLogger("headgate.pins")
 MAX_PLACES: Final = 1_000
 """Beyond that nobody reads them, and a service that generates SQL could go on forever."""
 
+PINNED: Final = ("the end of its transaction", "commit before anything slow")
+TAINTED: Final = (
+    "its session commits or rolls back (a Core connection: until it is closed)",
+    "commit before anything slow (a Core connection: close it)",
+)
+"""Until when a connection is kept, and what to do."""
+
 
 class PinWatch:
     """What happens when a connection is pinned by something else than a write.
@@ -28,15 +35,17 @@ class PinWatch:
         self._seen: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
-    def saw(self, site: str, reason: str) -> None:
+    def saw(self, site: str, reason: str, *, is_tainted: bool) -> None:
         """A connection is about to be pinned at ``site`` (file:line).
 
+        :param is_tainted: no commit ends it, only the end of its checkout.
         :raises LeaseError: with ``on_pin="error"``.
         """
+        until, go_back = TAINTED if is_tainted else PINNED
         message = (
-            f"database {self._name!r}: a connection is kept until the end of its transaction, because {reason}.\n"
+            f"database {self._name!r}: a connection is kept until {until}, because {reason}.\n"
             f"Where: {site or 'not in the application'}.\n"
-            "Remedies: 1. commit before anything slow, so that it goes back. 2. if a function or type of your own only "
+            f"Remedies: 1. {go_back}, so that it goes back. 2. if a function or type of your own only "
             "reads, list it in read_functions=. 3. if it must be so, say it with session.pin()."
         )
         if self._raises:

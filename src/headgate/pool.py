@@ -31,6 +31,7 @@ from sqlalchemy.util.queue import Empty, Queue, QueueCommon
 from headgate.admission import Ask
 from headgate.config import GateOptions, LeaseOptions, budget_of, is_switched_off
 from headgate.drivers import Driver, driver_for, has_input
+from headgate.errors import ConfigError
 from headgate.forks import watch_forks
 from headgate.gate import Gate
 from headgate.guard import ASKED, GUARD, ask_for_guard, is_refused_parameter, stop_asking_for_guard
@@ -61,6 +62,7 @@ class _Leasing(QueuePool):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Where Headgate does not lease at all, the pool is SQLAlchemy's own."""
+        _require_gate(kwargs.get("gate"))
         driver = driver_for(kwargs.get("dialect"))
         options = kwargs.get("lease_options") or LeaseOptions()
         if driver is None:
@@ -338,6 +340,14 @@ class _Leasing(QueuePool):
     def pause(self, seconds: float) -> None:
         """Let others go on."""
         time.sleep(seconds)
+
+
+def _require_gate(given: object) -> None:
+    if not isinstance(given, Gate | None):
+        raise ConfigError(
+            f"gate=<{type(given).__name__}> cannot work: give a Gate, as gate=Gate(GateOptions(connections=15)), "
+            "which is imported by «from headgate.gate import Gate»"
+        )
 
 
 class LeasePool(_Leasing):

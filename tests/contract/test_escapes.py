@@ -16,6 +16,7 @@ from headgate import Database
 from headgate.config import LeaseOptions
 from headgate.errors import ConfigError, LeaseError
 from headgate.own_values import find_own_value
+from headgate.pins import PINNED, TAINTED
 from headgate.statements import Family
 
 from .conftest import Arena, Item
@@ -254,6 +255,36 @@ def test_on_pin_names_each_place_once(
     assert reason in message
     assert "test_escapes.py:" in message
     assert "Remedies: 1. " in message
+
+
+@pytest.mark.parametrize(
+    ("use", "until", "still_kept"),
+    [
+        pytest.param(lambda c: c.execution_options(yield_per=2).execute(COUNT), PINNED[0], 0, id="a stream"),
+        pytest.param(lambda c: c.execute(text("SET app.tenant = 'acme'")), TAINTED[0], 1, id="a SET"),
+        pytest.param(lambda c: c.connection.dbapi_connection, TAINTED[0], 1, id="the driver"),
+    ],
+)
+def test_on_pin_says_until_when_a_connection_is_kept(
+    on_postgresql: Arena, use: Any, until: str, still_kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = on_postgresql.make(lease_options=LeaseOptions(on_pin="warn"))
+    gate = engine.pool.gate  # type: ignore[attr-defined]
+
+    def on_core(connection: Connection) -> None:
+        use(connection)
+        connection.commit()
+        assert gate.statistics().in_use == still_kept
+
+    def in_session(session: Session) -> None:
+        use(session.connection())
+        session.commit()
+        assert gate.statistics().in_use == 0
+
+    on_postgresql.connected(on_core, engine)
+    on_postgresql.play(in_session, engine)
+    (record,) = caplog.records
+    assert f": a connection is kept until {until}, because" in record.getMessage()
 
 
 def test_on_pin_error_raises_before_the_statement_runs(with_own_function: Arena) -> None:

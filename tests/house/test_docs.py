@@ -14,6 +14,7 @@ from headgate.lab import results
 from headgate.queueing import Reason
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted(page.relative_to(ROOT).as_posix() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 SCHEMA = {name: cls for name, cls in vars(results).items() if isinstance(cls, type) and dataclasses.is_dataclass(cls)}
 ROWS = {
     line.split("|")[1].split("`")[1]: line.split("|")[2]
@@ -44,18 +45,7 @@ def test_the_gates_options_stand_in_the_documentation_with_their_default(field: 
     assert f"{field.default:g}" in row.split("|")[2]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "docs/runtime.md",
-        "docs/gate.md",
-        "docs/lab.md",
-        "docs/pgbouncer.md",
-    ],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)

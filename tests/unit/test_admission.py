@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import contextvars
 from itertools import count
+from typing import Any
 
 import pytest
 
 from headgate.admission import LANES, Admission, Ask, Lane, current_admission, lane, rank_of
 from headgate.errors import ConfigError
+from headgate.fastapi import Deadline
 from headgate.gate import Gate
 from headgate.queueing import Rank, Reason
 
@@ -41,6 +43,16 @@ def test_the_high_lane_stays_high_and_is_not_turned_away_once_it_has_begun() -> 
     admission.admit(gate)
     ask = admission.ask(gate, is_under_way=False)
     assert (ask.rank, ask.is_under_way) == (Rank.HIGH, True)
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), 1e9, "5"])
+def test_a_deadline_that_cannot_work_is_the_same_error_for_a_block_as_for_a_route(deadline: Any) -> None:
+    with pytest.raises(ConfigError, match=r"seconds=.* cannot work") as of_route:
+        Deadline(deadline)
+    with pytest.raises(ConfigError) as of_block, lane(deadline=deadline):
+        pytest.fail("it began")
+    assert str(of_block.value) == str(of_route.value).replace("seconds=", "deadline=", 1)
+    assert current_admission.get() is None
 
 
 def test_what_it_has_held_of_one_database_does_not_admit_it_to_another() -> None:

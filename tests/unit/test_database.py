@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 
-from headgate import AsyncLeasePool, ConfigError, Database, LeasePool, lease, seams
+from headgate import AsyncLeasePool, ConfigError, Database, GateOptions, LeasePool, lease, seams
 from headgate import database as module
+from headgate.gate import Gate
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,25 @@ def test_a_missing_driver_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_has_driver", lambda driver: False)
     with pytest.raises(ConfigError, match="pip install asyncpg or psycopg"):
         Database("postgresql+asyncpg://h/d")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "driver"),
+    [
+        ("sqlite:///app.db", "async_engine", "aiosqlite"),
+        ("sqlite://", "async_engine", "aiosqlite"),
+        ("postgresql+asyncpg://root:hush@h/d", "async_engine", "asyncpg"),
+        ("postgresql+asyncpg://root:hush@h/d", "engine", "psycopg"),
+        (create_async_engine("postgresql+asyncpg://root:hush@h/d"), "engine", "psycopg"),
+    ],
+)
+def test_a_driver_that_is_missing_for_one_of_the_engines_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, source: Any, kind: str, driver: str
+) -> None:
+    db = Database(source)
+    monkeypatch.setattr(module, "_has_driver", lambda name: driver not in name)
+    with pytest.raises(ConfigError, match=rf"no driver for \w+\+{driver}:// is installed: pip install {driver}$"):
+        getattr(db, kind)
 
 
 def test_a_password_is_shown_nowhere() -> None:
@@ -134,6 +157,13 @@ def test_in_memory_sqlite_is_one_connection_for_everybody() -> None:
     db.dispose()
 
 
+@pytest.mark.parametrize("kind", ["engine", "async_engine"])
+def test_in_memory_sqlite_is_said_not_to_be_leased(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "headgate.pool"):
+        getattr(Database("sqlite://"), kind)
+    assert caplog.messages == ["connections are not leased: the engine's pool is a StaticPool"]
+
+
 def test_a_transaction_commits_at_the_end_and_not_after_an_exception(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'app.db'}")
     with db.transaction() as session:
@@ -173,6 +203,28 @@ async def test_an_async_transaction_does_the_same(tmp_path: Path) -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("made_before", ["engine", "async_engine", None])
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_engines_made_in_a_rolled_back_block_share_the_budget_after_it(
+    tmp_path: Path, made_before: str | None, depth: int
+) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'app.db'}", connections=1)
+    if made_before is not None:
+        getattr(db, made_before)
+    async with AsyncExitStack() as blocks:
+        for _ in range(depth):
+            await blocks.enter_async_context(db.rolled_back())
+        _ = db.engine, db.async_engine
+    sync_pool, async_pool = db.engine.pool, db.async_engine.pool
+    assert isinstance(sync_pool, LeasePool)
+    assert sync_pool.places.pools() == [async_pool, sync_pool]
+    with db.session() as session:
+        assert session.scalar(text("SELECT 1")) == 1  # the one connection of the budget is idle now
+    async with db.async_session() as async_session:
+        assert await async_session.scalar(text("SELECT 1")) == 1
+    await db.dispose_async()
+
+
 def test_an_unbounded_pool_cannot_be_a_budget() -> None:
     with pytest.raises(ConfigError, match="max_overflow=-1"):
         create_engine("sqlite:///app.db", poolclass=LeasePool, max_overflow=-1)
@@ -195,6 +247,26 @@ def test_a_number_as_text_is_named(option: str) -> None:
 def test_lease_wants_an_engine() -> None:
     with pytest.raises(ConfigError, match="<str>"):
         lease("sqlite:///app.db")  # type: ignore[type-var]
+
+
+def test_an_engine_may_get_a_gate_of_its_own() -> None:
+    gate = Gate(GateOptions(connections=15, max_wait=0.5), name="app")
+    engine = lease(create_engine("sqlite:///app.db"), gate=gate)
+    assert isinstance(engine.pool, LeasePool)
+    assert engine.pool.gate is gate
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda gate: lease(create_engine("sqlite:///app.db"), gate=gate),
+        lambda gate: lease(create_async_engine("sqlite+aiosqlite:///app.db"), gate=gate),
+        lambda gate: create_engine("sqlite:///app.db", poolclass=LeasePool, gate=gate),
+    ],
+)
+def test_the_options_of_a_gate_are_not_taken_for_one(make: Callable[[Any], object]) -> None:
+    with pytest.raises(ConfigError, match=r"gate=<GateOptions>.*Gate\(GateOptions\(.*from headgate\.gate import Gate"):
+        make(GateOptions())
 
 
 def test_headgate_off_is_said_once_for_each_pool(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,14 @@ def test_a_server_that_cannot_be_asked_is_a_failure(
     code, err = fail(capsys, *PLAN, "--database", "postgresql://app:secret@db/app")
     assert code == 1
     assert "cannot ask" in err
+
+
+def test_a_missing_driver_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    code, err = fail(capsys, *PLAN, "--database", "postgresql://app:secret@db/app")
+    assert code == 1
+    assert "--database needs the driver psycopg; pip install 'headgate[lab]'" in err
+    assert "secret" not in err
 
 
 def test_an_ambient_database_is_never_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,18 +140,20 @@ def ask_server(url: str) -> Server:
     :raises ConfigError: the URL cannot be used.
     :raises LabError: the server cannot be asked. Both are one line, without the password.
     """
+    if "://" not in url:
+        raise ConfigError("--database is no URL (not shown: it may hold a password); use postgresql://USER@HOST/NAME")
     # They need the extra ``lab``, and nothing else here does.
+    try:
+        import psycopg
+    except ImportError:
+        raise LabError("--database needs the driver psycopg; pip install 'headgate[lab]'") from None
     from headgate.lab.connection import connect
     from headgate.lab.external_postgres import parse_url
 
-    if "://" not in url:
-        raise ConfigError("--database is no URL (not shown: it may hold a password); use postgresql://USER@HOST/NAME")
     try:
         address = parse_url(url)
     except LabError as error:
         raise ConfigError(str(error)) from None
-    import psycopg
-
     try:
         with connect(address, application_name="headgate-plan") as connection:
             row = connection.execute(_LIMITS).fetchone()

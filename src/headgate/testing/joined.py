@@ -311,3 +311,10 @@ class JoinedPool(Pool):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.origin, name)
+
+
+def pool_behind(pool: Pool) -> Pool:
+    """The engine's own pool, which it gets back when the blocks around it have ended."""
+    while isinstance(pool, JoinedPool):
+        pool = pool.origin
+    return pool
