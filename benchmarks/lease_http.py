@@ -17,7 +17,8 @@ from lease_arms import BARE, OURS, STOCK
 from lease_cases import Case, Setting
 from lease_work import key_of
 
-from headgate.lab.service import Service
+from headgate.hosting.service import Service
+from headgate.lab.environment import service_environment
 
 FACTORIES = {BARE: "lease_service:bare", STOCK: "lease_service:stock", OURS: "lease_service:ours"}
 
@@ -51,7 +52,12 @@ def open_http(setting: Setting, connections: int) -> Iterator[Mapping[str, Arm]]
         service_core = stack.enter_context(cores_divided(setting.postgres_pid))
         turns = {}
         for name, factory in FACTORIES.items():
-            service = Service(factory, {"url": url}, log=directory / f"{name}.log", environment=environment())
+            service = Service(
+                factory,
+                {"url": url},
+                log=directory / f"{name}.log",
+                environment={**service_environment(), **environment()},
+            )
             stack.enter_context(service)
             if service_core is not None:
                 os.sched_setaffinity(service.pid, {service_core})

@@ -19,6 +19,14 @@ class LoadError(HeadgateError):
     """The load generator cannot do what it was asked; the message is one line with a remedy."""
 
 
+class HostingError(HeadgateError):
+    """A service or server in a process of its own cannot be had; the message is one line with a remedy."""
+
+
+class XrayError(HeadgateError):
+    """The X-ray cannot run; the message is one line that names the value and the remedy."""
+
+
 class LabError(HeadgateError):
     """The lab cannot run; the message is one line that names the value and the remedy."""
 

@@ -35,7 +35,7 @@ LEAVES = {
     "seams",
     "sites",
 }
-WINGS = {"load": 2, "xray": 3, "lab": 4, "cli": 5, "__main__": 6}
+WINGS = {"load": 2, "hosting": 2, "xray": 3, "lab": 4, "cli": 5, "__main__": 6}
 LEAF, RUNTIME = 0, 1
 MODULES = {
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path

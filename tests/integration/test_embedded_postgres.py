@@ -20,11 +20,11 @@ from sqlalchemy.engine import URL
 
 import headgate.lab.postgres
 from headgate.errors import LabError
+from headgate.hosting.lifeline import Lifeline
 from headgate.lab import watchdog
 from headgate.lab.connection import connect
 from headgate.lab.environment import clean_environment
 from headgate.lab.installation import Account, find_package, reaches
-from headgate.lab.lifeline import Lifeline
 from headgate.lab.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the embedded PostgreSQL needs Linux or macOS")

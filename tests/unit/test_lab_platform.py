@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.errors import LabError
+from headgate.hosting.service import last_line
 from headgate.lab.cache import cache_directory
 from headgate.lab.connection import connection_parameters
-from headgate.lab.environment import ambient_database_hidden, clean_environment
+from headgate.lab.environment import ambient_database_hidden, clean_environment, service_environment
 from headgate.lab.installation import Account, choose_parent, find_install, find_package, permits, reaches
 from headgate.lab.machine import describe_machine, installed_versions, read_cpu_model
 from headgate.lab.postgres import EmbeddedPostgres, format_settings
-from headgate.lab.service import last_line, service_environment
 from headgate.lab.watchdog import children_of, last_words, link_install, reads_ready
 
 ANN, BOB = Account(1000, 1000), Account(2000, 2000)

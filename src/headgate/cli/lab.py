@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from headgate.cli.exits import FAILURE, INTERRUPTED, TERMINATED, USAGE, one_line
-from headgate.errors import LabError
+from headgate.errors import HostingError, LabError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with _ending_on_sigterm():
             return command()
-    except LabError as error:
+    except (LabError, HostingError) as error:
         return _complain(one_line(error), FAILURE)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -13,8 +12,8 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
+from headgate.cli.arguments import body, given, header, number
 from headgate.errors import LoadError
 from headgate.load import pacer
 from headgate.load.checks import Check, check_load
@@ -29,13 +28,6 @@ JSON_VERSION = 1
 """1: first form. Raise it with every change of a field or its meaning."""
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-
-Number = TypeVar("Number", Fraction, int)
-Default = TypeVar("Default")
-
-# No exponents: 1e999999999 would take all memory to be exact.
-_DECIMAL = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 _EXAMPLES = """\
 examples:
@@ -109,8 +101,8 @@ def build_plan(args: argparse.Namespace) -> LoadPlan:
     return LoadPlan(
         targets=targets,
         schedule=pacer.in_turn(_offsets(args), len(targets)),
-        max_connections=_given("--max-connections", args.max_connections, int, DEFAULTS.max_connections),
-        timeout_s=float(_number("--timeout", args.timeout, Fraction)),
+        max_connections=given("--max-connections", args.max_connections, int, DEFAULTS.max_connections),
+        timeout_s=float(number("--timeout", args.timeout, Fraction)),
         must_reach=True,
     )
 
@@ -149,10 +141,10 @@ def format_json(report: Report) -> str:
 
 
 def _targets(args: argparse.Namespace) -> tuple[Target, ...]:
-    headers = tuple(_header(line) for line in args.header)
-    body = _body(args.body)
+    headers = tuple(header(line) for line in args.header)
+    content = body(args.body)
     return tuple(
-        Target(label, url, args.method.upper(), headers, body)
+        Target(label, url, args.method.upper(), headers, content)
         for label, url in zip(_labels(args.urls), args.urls, strict=True)
     )
 
@@ -165,43 +157,16 @@ def _labels(urls: Sequence[str]) -> list[str]:
     ]
 
 
-def _header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    if not colon:
-        raise LoadError("a --header has no colon; write it as 'Name: value'")  # not shown: may be a secret
-    return name.strip(), value.strip()
-
-
-def _body(text: str) -> bytes:
-    if not text.startswith("@"):
-        return text.encode()
-    try:
-        return Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise LoadError(f"cannot read --body {text}: {error.strerror}; give an existing file") from error
-
-
 def _offsets(args: argparse.Namespace) -> Sequence[int]:
     if args.requests is not None:
         if args.rate is not None or args.duration is not None:
             raise LoadError("--requests sends all at once; leave out --rate and --duration, or --requests")
-        return pacer.burst(_number("--requests", args.requests, int))
-    rate = _given("--rate", args.rate, Fraction, DEFAULTS.rate)
-    duration_s = _given("--duration", args.duration, Fraction, DEFAULTS.duration_s)
+        return pacer.burst(number("--requests", args.requests, int))
+    rate = given("--rate", args.rate, Fraction, DEFAULTS.rate)
+    duration_s = given("--duration", args.duration, Fraction, DEFAULTS.duration_s)
     if args.arrivals == "poisson":
-        return pacer.poisson(rate, duration_s, _number("--seed", args.seed, int))
+        return pacer.poisson(rate, duration_s, number("--seed", args.seed, int))
     return pacer.constant(rate, duration_s)
-
-
-def _given(option: str, text: str | None, kind: Callable[[str], Number], default: Default) -> Number | Default:
-    return default if text is None else _number(option, text, kind)
-
-
-def _number(option: str, text: str, kind: Callable[[str], Number]) -> Number:
-    if not (_WHOLE if kind is int else _DECIMAL).fullmatch(text):
-        what = "a whole number" if kind is int else "a number"
-        raise LoadError(f"{option} {text!r} is not {what}; write it as {option} 100")
-    return kind(text)
 
 
 # Running.

@@ -23,6 +23,12 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return {name: value for name, value in environment.items() if not is_ambient(name)} | _DISABLED
 
 
+def service_environment(ambient: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return a service's environment: neither database settings nor Headgate's switches from outside."""
+    cleaned = clean_environment(ambient)
+    return {name: value for name, value in cleaned.items() if not name.startswith("HEADGATE")}
+
+
 @contextmanager
 def ambient_database_hidden() -> Iterator[None]:
     """Hide ambient database settings from this process: no parameter of libpq overrides ``PGSERVICE``."""

@@ -13,10 +13,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from headgate.errors import LabError
+from headgate.hosting.lifeline import Lifeline
 from headgate.lab import database_keeper
 from headgate.lab.connection import connection_parameters, create_database, drop_database
 from headgate.lab.environment import clean_environment
-from headgate.lab.lifeline import Lifeline
 
 _DRIVERS = {
     "postgresql": ("psycopg",),

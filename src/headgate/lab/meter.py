@@ -12,9 +12,9 @@ from typing import Self
 
 import psutil
 
+from headgate.hosting.service import Service
 from headgate.lab.experiment import Reading
 from headgate.lab.results import Usage
-from headgate.lab.service import Service
 from headgate.load.pacer import NS_PER_S
 
 _INTERVAL_S = 0.25

@@ -18,6 +18,7 @@ import psutil
 from sqlalchemy.engine import URL
 
 from headgate.errors import LabError
+from headgate.hosting.lifeline import Lifeline
 from headgate.lab import watchdog
 from headgate.lab.connection import connect, create_database, drop_database
 from headgate.lab.installation import (
@@ -27,7 +28,6 @@ from headgate.lab.installation import (
     find_package,
     reaches_install,
 )
-from headgate.lab.lifeline import Lifeline
 
 _USER = "headgate"
 _START_SECONDS = 300.0

@@ -16,13 +16,13 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from headgate.errors import LabError
+from headgate.hosting.service import Service
 from headgate.lab.experiment import Arm, Course, Experiment, Measurement, Outcome, Plan, Trial, conclude
 from headgate.lab.external_postgres import ExternalPostgres
 from headgate.lab.machine import describe_machine, usable_cores
 from headgate.lab.postgres import EmbeddedPostgres, Postgres
 from headgate.lab.progress import LabProgress
 from headgate.lab.results import SCHEMA_VERSION, ExperimentResult, Machine, Mode, Run
-from headgate.lab.service import Service
 from headgate.lab.trial import MAX_RUNS, Site, make_service, prepare_site, run_trial, run_until_valid
 from headgate.load.pacer import NS_PER_S
 from headgate.version import __version__

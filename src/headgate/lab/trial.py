@@ -14,13 +14,14 @@ from typing import Self
 from sqlalchemy.engine import URL
 
 from headgate.errors import LabError
+from headgate.hosting.service import Service
 from headgate.lab.activity import ActivityObserver, look_once
 from headgate.lab.cores import running_on, server_on
+from headgate.lab.environment import service_environment
 from headgate.lab.experiment import Arm, Ask, Experiment, Freeze, Load, Measurement, Trial, Value, accept_answer
 from headgate.lab.meter import Meter
 from headgate.lab.postgres import EmbeddedPostgres, Postgres
 from headgate.lab.progress import Update
-from headgate.lab.service import Service
 from headgate.load import driver, pacer
 from headgate.load.checks import check_load
 from headgate.load.driver import LoadPlan, LoadResult
@@ -58,7 +59,14 @@ def prepare_site(prepare: Callable[[URL | None], Mapping[str, Value]], server: P
 def make_service(experiment: Experiment, arm: Arm, site: Site, *, log: Path, port: int = 0) -> Service:
     """Return the service of an arm, not yet started."""
     configuration = {**arm.configuration, **site.settings}
-    return Service(experiment.factory, configuration, log=log, port=port, limit_concurrency=arm.limit_concurrency)
+    return Service(
+        experiment.factory,
+        configuration,
+        log=log,
+        port=port,
+        limit_concurrency=arm.limit_concurrency,
+        environment=service_environment(),
+    )
 
 
 def run_trial(trial: Trial, service: Service, site: Site, *, log: Path, show: Show) -> Measurement:

@@ -12,12 +12,9 @@ import greenlet
 
 from headgate.xray.observation import NOWHERE, Site
 
-_OTHERS: Final = tuple(
-    str(Path(place).resolve())
-    for place in {
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        Path(__file__).parents[1],
-    }
+_OTHERS: Final = (
+    *(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).resolve().parents[1]),
 )
 _MOST_FRAMES: Final = 200
 _known: dict[str, bool] = {}

@@ -85,7 +85,7 @@ def _frame_and_awaited(link: Any) -> tuple[FrameType | None, Any]:
 
 
 def _behind(link: Any) -> Any:
-    kinds = CoroutineType | AsyncGeneratorType | GeneratorType
+    kinds = (CoroutineType, AsyncGeneratorType, GeneratorType)
     return next((found for found in gc.get_referents(link) if isinstance(found, kinds)), None)
 
 

@@ -226,8 +226,8 @@ class _Route:
         if total_ns and rest_ns > MUCH_UNATTRIBUTED * total_ns and rest_ns / self.route.count > 5 * FEW_NS:
             yield Sentence(
                 "unattributed",
-                f"unattributed {rest_ns / total_ns:.0%}: {seconds(rest_ns / self.route.count / 1e9)} a request in which "
-                "neither a statement ran nor a connection was held or waited for",
+                f"unattributed {rest_ns / total_ns:.0%}: {seconds(rest_ns / self.route.count / 1e9)} a request in "
+                "which neither a statement ran nor a connection was held or waited for",
                 {"share": rest_ns / total_ns, "s": rest_ns / self.route.count / 1e9},
             )
 
@@ -303,7 +303,8 @@ def _remedy(site: Site, what: str, limit: int, held_s: float, left_s: float, nam
     new = ceiling(limit, left_s)
     return Sentence(
         "remedy",
-        f"release before {site} → the ceiling becomes {rate(new)} requests/s. headgate.AsyncSession does this by itself.",
+        f"release before {site} → the ceiling becomes {rate(new)} requests/s. "
+        "headgate.AsyncSession does this by itself.",
         {"rate": new, "gain": new / ceiling(limit, held_s), "left_s": left_s},
         site,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
+
+from headgate.errors import XrayError
 
 FORMAT = "headgate-xray"
 VERSION = 1
@@ -181,6 +183,8 @@ class Observation:
     stalls: tuple[Stall, ...] = ()
     offers: tuple[Offer, ...] = ()
     leaks: tuple[HoldSum, ...] = ()
+    paths: dict[str, str] = field(default_factory=dict)
+    """The route that a method and path led to."""
     notes: tuple[str, ...] = field(default=())
     """What could not be watched, and why."""
 
@@ -195,9 +199,25 @@ def decode(text: str) -> Observation:
 
     :raises XrayError: it is not of this format and version.
     """
-    return _Decoder().observation(json.loads(text))
+    try:
+        value = json.loads(text)
+        if (value.pop("format"), value.pop("version")) != (FORMAT, VERSION):
+            raise XrayError(f"this was not written by this version of Headgate; it reads {FORMAT} version {VERSION}")
+        return cast("Observation", _read(Observation, value))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise XrayError(
+            f"this is no recorded X-ray ({type(error).__name__}); make it with headgate xray --json"
+        ) from None
 
 
-class _Decoder:
-    def observation(self, value: dict[str, Any]) -> Observation:
-        raise NotImplementedError
+def _read(kind: Any, value: Any) -> Any:
+    """A value of JSON as what an annotation says it is."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _read(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+    if kind is Site:
+        return Site(*value)
+    if origin is tuple:
+        return tuple(_read(arguments[0], item) for item in value)
+    return value

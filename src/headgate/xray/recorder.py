@@ -163,12 +163,15 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._routes: dict[str, _Route] = {}
+        self._paths: dict[str, str] = {}
 
     def add(self, request: LiveRequest) -> None:
         """Add up a request that has ended."""
         account = request.account(request.answered_ns or request.ended_ns)
         with self._lock:
             self._route(request.route).add(request, account)
+            if len(self._paths) < MOST_ROUTES:
+                self._paths[f"{request.scope['method']} {request.scope['path']}"] = request.route
 
     def add_hold(self, hold: LiveHold) -> None:
         """Add up a hold outside of requests."""
@@ -184,6 +187,11 @@ class Recorder:
         """A sum for each route."""
         with self._lock:
             return tuple(route.sum(name) for name, route in self._routes.items())
+
+    def paths(self) -> dict[str, str]:
+        """The route that each of some paths led to."""
+        with self._lock:
+            return dict(self._paths)
 
     def forget(self) -> None:
         """Begin anew, as after a warm-up."""

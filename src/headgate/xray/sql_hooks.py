@@ -47,7 +47,7 @@ def sql_seams(live: Live) -> Iterator[Seam]:
     yield from (Seam(dialect, "do_ping", _pinging) for dialect in _with_own(DefaultDialect, "do_ping"))
 
 
-def _with_own(root: type, name: str) -> Iterator[type]:
+def _with_own(root: type[Any], name: str) -> Iterator[type[Any]]:
     """The classes from a root down that define an attribute themselves."""
     if name in vars(root):
         yield root

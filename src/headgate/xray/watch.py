@@ -13,6 +13,7 @@ from typing import Any
 from anyio.to_thread import current_default_thread_limiter
 
 from headgate.names import STALLED
+from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest
 from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall
 from headgate.xray.recorder import Recorder
@@ -34,7 +35,8 @@ class _StallSum:
 class Watch:
     """Watches every app and engine of this process while it is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, databases: Databases | None = None) -> None:
+        self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
         self.live = Live(self._begin, self.recorder.add, self.recorder.add_hold)
         self._loops: dict[int, LoopWatch] = {}
@@ -46,7 +48,7 @@ class Watch:
 
     def open(self) -> None:
         """Begin to listen; what is in flight already is not seen."""
-        for seams in (sql_seams(self.live), web_seams(self.live)):
+        for seams in (self.databases.seams(), sql_seams(self.live), web_seams(self.live)):
             self._seams.extend(seams)
 
     def close(self) -> None:
@@ -121,6 +123,7 @@ class Watch:
                 loop_cpu_ns=now[2] - since[2],
             ),
             routes=self.recorder.routes(),
+            paths=self.recorder.paths(),
             pools=tuple(
                 PoolFacts(one.name, one.kind, one.limit, one.timeouts, one.opened, one.refused)
                 for one in list(self.live.pools.values())

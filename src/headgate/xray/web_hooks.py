@@ -42,13 +42,13 @@ def web_seams(live: Live) -> Iterator[Seam]:
 
 def _answering(live: Live) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
-        async def __call__(app: Any, scope: Scope, receive: Any, send: Send) -> None:
+        async def call(app: Any, scope: Scope, receive: Any, send: Send) -> None:
             if scope["type"] != "http" or SCOPE_KEY in scope:
                 await original(app, scope, receive, send)
             else:
                 await _answer(live, original, app, scope, receive, send)
 
-        return __call__
+        return call
 
     return wrap
 

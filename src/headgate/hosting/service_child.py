@@ -1,4 +1,4 @@
-"""The process of one arm's service: one uvicorn worker on a socket it was given.
+"""The process of a service: one uvicorn worker on a socket it was given.
 
 `lifeline` describes its pipes. The order names the factory, its configuration and the socket's descriptor.
 """
@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -30,15 +31,30 @@ class AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            os.write(self._answers, b'{"state": "ready"}\n')
+            answer(self._answers, {"state": "ready"})
 
 
-def follow_owner(server: uvicorn.Server) -> None:
-    """Stop gracefully when the owner says so, at once when it is gone."""
-    for _order in sys.stdin:
-        server.should_exit = True
+Obey = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers an order, in a thread of its own."""
+
+
+def follow_owner(server: uvicorn.Server, answers: int, obey: Obey | None) -> None:
+    """Answer the owner's orders; stop gracefully when it says so, at once when it is gone."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if obey is None or order["do"] == "stop":
+            server.should_exit = True
+        else:
+            answer(answers, obey(order))
     # Nothing is left to wait for, and a thread cannot end the process in a kinder way.
     os._exit(1)
+
+
+def answer(answers: int, value: dict[str, Any]) -> None:
+    """Send one line to the owner, however long."""
+    data = json.dumps(value).encode() + b"\n"
+    while data:
+        data = data[os.write(answers, data) :]
 
 
 def load_factory(name: str) -> Any:
@@ -72,7 +88,9 @@ def main() -> None:
     app = load_factory(order["factory"])(order["configuration"])
     config = configure(app, backlog=order["backlog"], limit_concurrency=order["limit_concurrency"])
     server = AnnouncingServer(config, answers)
-    threading.Thread(target=follow_owner, args=(server,), name="headgate-lab-owner", daemon=True).start()
+    obey = None if order["obey"] is None else load_factory(order["obey"])
+    arguments = (server, answers, obey)
+    threading.Thread(target=follow_owner, args=arguments, name="headgate-owner", daemon=True).start()
     server.run(sockets=[listener])
 
 

@@ -17,14 +17,14 @@ import httpx
 import psutil
 import pytest
 
-import headgate.lab.service
-from headgate.errors import LabError
-from headgate.lab.environment import clean_environment
-from headgate.lab.service import Service
+import headgate.hosting.service
+from headgate.errors import HostingError
+from headgate.hosting.service import Service
+from headgate.lab.environment import clean_environment, service_environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the lab hands sockets on to its services")
 
-SOURCE = Path(headgate.lab.service.__file__).parents[2]
+SOURCE = Path(headgate.hosting.service.__file__).parents[2]
 
 APP = """
 import asyncio, json, os, time
@@ -64,6 +64,9 @@ class Stubborn(App):
             time.sleep(60)
         await super().__call__(scope, receive, send)
 
+def obey(order):
+    return {"doubled": order["number"] * 2, "long": "x" * order.get("length", 0)}
+
 async def unready(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
@@ -82,7 +85,8 @@ def apps(tmp_path: Path) -> dict[str, str]:
 
 def make(apps: dict[str, str], tmp_path: Path, name: str = "App", **options: Any) -> Service:
     log = tmp_path / "logs" / "service.log"
-    return Service(f"lab_service_apps:{name}", {"greeting": "hello"}, log=log, environment=apps, **options)
+    environment = service_environment() | apps
+    return Service(f"lab_service_apps:{name}", {"greeting": "hello"}, log=log, environment=environment, **options)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
@@ -97,7 +101,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
 def has_died(service: Service) -> bool:
     try:
         service.check_running()
-    except LabError:
+    except HostingError:
         return True
     return False
 
@@ -137,21 +141,23 @@ def test_cpu_time_and_memory_are_its_own(apps: dict[str, str], tmp_path: Path) -
 
 
 def test_one_log_line_tells_why_it_died_at_startup(apps: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="lab_service_apps:broken died at startup: RuntimeError: the factory is") as e:
+    with pytest.raises(
+        HostingError, match="lab_service_apps:broken died at startup: RuntimeError: the factory is"
+    ) as e:
         make(apps, tmp_path, "broken").start()
     assert "\n" not in str(e.value)
 
 
 def test_a_lifespan_that_fails_is_told(apps: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "lab_service_apps.py").write_text(APP + "\ndef make_unready(configuration): return unready\n")
-    with pytest.raises(LabError, match=r"died at startup: .*no table todo"):
+    with pytest.raises(HostingError, match=r"died at startup: .*no table todo"):
         make(apps, tmp_path, "make_unready").start()
 
 
 def test_a_port_in_use_is_one_line(apps: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         port = rival.getsockname()[1]
-        with pytest.raises(LabError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"):
+        with pytest.raises(HostingError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"):
             make(apps, tmp_path, port=port).start()
 
 
@@ -168,7 +174,7 @@ def test_a_service_that_died_is_noticed_and_refuses(apps: dict[str, str], tmp_pa
         # Not is_gone: a process shows as a zombie while its threads still end, before it can be waited for.
         os.kill(service.pid, signal.SIGKILL)
         assert eventually(lambda: has_died(service))
-        with pytest.raises(LabError, match=re.escape("lab_service_apps:App died: made with hello")):
+        with pytest.raises(HostingError, match=re.escape("lab_service_apps:App died: made with hello")):
             service.check_running()
         with pytest.raises(httpx.ConnectError):
             httpx.get(service.url, trust_env=False)
@@ -193,10 +199,20 @@ def test_requests_under_way_do_not_hold_the_end_up(apps: dict[str, str], tmp_pat
     assert len(answers) == 1
 
 
+def test_a_service_answers_what_it_is_asked(apps: dict[str, str], tmp_path: Path) -> None:
+    with make(apps, tmp_path, obey="lab_service_apps:obey") as service:
+        assert service.ask({"do": "double", "number": 21}) == {"doubled": 42, "long": ""}
+        answer = service.ask({"do": "double", "number": 1, "length": 300_000})
+        assert len(answer["long"]) == 300_000, "longer than a pipe holds"
+        os.kill(service.pid, signal.SIGKILL)
+        with pytest.raises(HostingError, match=r"ended unexpectedly|died"):
+            service.ask({"do": "double", "number": 1})
+
+
 def test_a_service_that_will_not_stop_is_ended(
     apps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headgate.lab.service, "_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(headgate.hosting.service, "_STOP_SECONDS", 1.0)
     with make(apps, tmp_path, "Stubborn") as service:
         pid = service.pid
     assert is_gone(pid)
@@ -205,9 +221,9 @@ def test_a_service_that_will_not_stop_is_ended(
 @pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_ends_with_its_owner_whatever_ends_it(apps: dict[str, str], tmp_path: Path, number: str) -> None:
     program = (
-        "import json, sys, time\nfrom pathlib import Path\nfrom headgate.lab.service import Service\n"
+        "import json, os, sys, time\nfrom pathlib import Path\nfrom headgate.hosting.service import Service\n"
         "apps, log = json.loads(sys.argv[1]), Path(sys.argv[2])\n"
-        "with Service('lab_service_apps:App', {'greeting': ''}, log=log, environment=apps) as s:\n"
+        "with Service('lab_service_apps:App', {'greeting': ''}, log=log, environment={**os.environ, **apps}) as s:\n"
         "    print(s.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, cast
 
-from headgate.errors import LabError
+from headgate.errors import HostingError
 
 _CHUNK_BYTES = 65_536
 _held: weakref.WeakSet[Lifeline] = weakref.WeakSet()
@@ -58,18 +58,18 @@ class Lifeline:
         _held.add(self)
 
     def send(self, order: Mapping[str, Any]) -> None:
-        """Send one order. Raises LabError when the child is gone."""
+        """Send one order. Raises HostingError when the child is gone."""
         data = json.dumps(order).encode() + b"\n"
         try:
             while data:
                 data = data[os.write(self._orders.fileno(), data) :]
         except BrokenPipeError:
-            raise LabError(f"{self._name} has ended unexpectedly; start it again") from None
+            raise HostingError(f"{self._name} has ended unexpectedly; start it again") from None
 
     def receive(self, timeout: float) -> dict[str, Any] | None:
         """Return the next answer, or None when the child will send no more.
 
-        Raises LabError when nothing arrives within ``timeout`` seconds.
+        Raises HostingError when nothing arrives within ``timeout`` seconds.
         """
         deadline_ns = time.monotonic_ns() + int(timeout * 1e9)
         while b"\n" not in self._received:
@@ -84,7 +84,7 @@ class Lifeline:
         with selectors.DefaultSelector() as selector:  # select() itself fails above 1,024 open files
             selector.register(self._answers, selectors.EVENT_READ)
             if not selector.select(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-                raise LabError(f"{self._name} did not answer within {timeout:g} s; is the machine overloaded?")
+                raise HostingError(f"{self._name} did not answer within {timeout:g} s; is the machine overloaded?")
         return os.read(self._answers.fileno(), _CHUNK_BYTES)
 
     def close(self, timeout: float) -> dict[str, Any] | None:
@@ -94,7 +94,7 @@ class Lifeline:
         try:
             while (answer := self.receive(timeout)) is not None:
                 last = answer
-        except LabError:
+        except HostingError:
             self.process.kill()
             raise
         finally:

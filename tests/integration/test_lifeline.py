@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from headgate.errors import LabError
-from headgate.lab.lifeline import Lifeline
+from headgate.errors import HostingError
+from headgate.hosting.lifeline import Lifeline
 
 ECHO = """
 import json, sys
@@ -35,9 +35,9 @@ def test_orders_go_down_and_answers_come_back() -> None:
 
 def test_no_answer_in_time_is_one_line_and_a_deaf_child_is_killed() -> None:
     child = start(DEAF)
-    with pytest.raises(LabError, match=r"the child did not answer within 0\.05 s"):
+    with pytest.raises(HostingError, match=r"the child did not answer within 0\.05 s"):
         child.receive(0.05)
-    with pytest.raises(LabError, match="did not answer"):
+    with pytest.raises(HostingError, match="did not answer"):
         child.close(0.05)
     assert child.process.returncode == -9
 
@@ -46,7 +46,7 @@ def test_a_child_that_has_ended_is_noticed() -> None:
     child = start("raise SystemExit(3)")
     child.process.wait(10)
     assert child.receive(10) is None
-    with pytest.raises(LabError, match="the child has ended unexpectedly; start it again"):
+    with pytest.raises(HostingError, match="the child has ended unexpectedly; start it again"):
         child.send({"do": "end"})
     assert child.close(10) is None
     assert child.process.returncode == 3

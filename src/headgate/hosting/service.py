@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from typing import Any, Self
 
 import psutil
 
-from headgate.errors import LabError
-from headgate.lab.environment import clean_environment
-from headgate.lab.lifeline import Lifeline
+from headgate.errors import HostingError
+from headgate.hosting.lifeline import Lifeline
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 8.0
+_ANSWER_SECONDS = 30.0
 _BACKLOG = 16_384
 """The kernel lowers it to its own bound; a short queue would hide overload from the service."""
 
@@ -29,15 +28,16 @@ class Service:
     """uvicorn, with one worker, around the ASGI app that ``factory(configuration)`` returns.
 
     It ends when the ``with`` block ends, and also when this process ends in any other way, SIGKILL included.
-    Ambient database settings and ``HEADGATE`` variables do not reach it.
 
     :param factory: ``package.module:function``, imported in the new process.
     :param configuration: what the factory is called with; JSON values. Never shown.
     :param log: file that takes all output of the service; overwritten.
     :param port: 0 for a free one.
     :param limit_concurrency: uvicorn's option of that name.
-    :param environment: more environment variables for the service.
-    :raises LabError: on start: one line, for a port in use or a service that died.
+    :param environment: all of its environment variables.
+    :param obey: ``package.module:function``, which answers in the service what ``ask`` asks.
+    :param directory: its working directory; by default this process's.
+    :raises HostingError: on start: one line, for a port in use or a service that died.
     """
 
     def __init__(
@@ -49,7 +49,9 @@ class Service:
         host: str = "127.0.0.1",
         port: int = 0,
         limit_concurrency: int | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str],
+        obey: str | None = None,
+        directory: str | None = None,
     ) -> None:
         self._factory = factory
         self._configuration = dict(configuration)
@@ -57,7 +59,9 @@ class Service:
         self._host = host
         self._port = port
         self._limit_concurrency = limit_concurrency
-        self._environment = service_environment(os.environ) | dict(environment or {})
+        self._environment = environment
+        self._obey = obey
+        self._directory = directory
         self._lifeline: Lifeline | None = None
 
     def __enter__(self) -> Self:
@@ -84,19 +88,20 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Its process id. Raises LabError when it was not started."""
+        """Its process id. Raises HostingError when it was not started."""
         return self._started().process.pid
 
     def start(self) -> None:
-        """Start the service and wait until it takes requests. Raises LabError."""
+        """Start the service and wait until it takes requests. Raises HostingError."""
         # Bound here and handed on: nobody can take the port in between. Our copy is closed at once, so that
         # callers of a service that died are refused instead of waiting in a queue nobody serves.
         with listen(self._host, self._port) as listener, open_log(self._log) as log:
             self._port = int(listener.getsockname()[1])
             self._lifeline = Lifeline(
                 f"the service {self._factory}",
-                [sys.executable, "-m", "headgate.lab.service_child"],
+                [sys.executable, "-m", "headgate.hosting.service_child"],
                 env=self._environment,
+                cwd=self._directory,
                 stderr=log,
                 pass_fds=[listener.fileno()],
             )
@@ -116,29 +121,39 @@ class Service:
             "socket": descriptor,
             "backlog": _BACKLOG,
             "limit_concurrency": self._limit_concurrency,
+            "obey": self._obey,
         }
 
-    def _death(self, fact: str) -> LabError:
+    def ask(self, order: Mapping[str, Any], *, timeout: float = _ANSWER_SECONDS) -> dict[str, Any]:
+        """Send an order and return the answer of ``obey``. Raises HostingError when there is none in time."""
+        lifeline = self._started()
+        lifeline.send(order)
+        answer = lifeline.receive(timeout)
+        if answer is None:
+            raise self._death("died")
+        return answer
+
+    def _death(self, fact: str) -> HostingError:
         words = last_line(self._log.read_text(errors="replace"))
-        return LabError(f"the service {self._factory} {fact}: {words}; its log is {self._log}")
+        return HostingError(f"the service {self._factory} {fact}: {words}; its log is {self._log}")
 
     def _started(self) -> Lifeline:
         if self._lifeline is None:
-            raise LabError(f"the service {self._factory} is not running; start it first")
+            raise HostingError(f"the service {self._factory} is not running; start it first")
         return self._lifeline
 
     def check_running(self) -> None:
-        """Raise LabError, with the last line of its log, if the service has died."""
+        """Raise HostingError, with the last line of its log, if the service has died."""
         if self._started().process.poll() is not None:
             raise self._death("died")
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time it has used, user and system. Raises LabError when it has died."""
+        """Return the CPU time it has used, user and system. Raises HostingError when it has died."""
         times = self._inspect().cpu_times()
         return times.user + times.system
 
     def memory_bytes(self) -> int:
-        """Return its resident memory. Raises LabError when it has died."""
+        """Return its resident memory. Raises HostingError when it has died."""
         return int(self._inspect().memory_info().rss)
 
     def _inspect(self) -> psutil.Process:
@@ -154,20 +169,14 @@ class Service:
             if gracefully and lifeline.process.poll() is None:
                 lifeline.send({"do": "stop"})
                 lifeline.process.wait(_STOP_SECONDS)
-        except (LabError, subprocess.TimeoutExpired):
+        except (HostingError, subprocess.TimeoutExpired):
             pass  # it died under the order, or does not follow: closing the pipe ends it
         finally:
             lifeline.close(_STOP_SECONDS)
 
 
-def service_environment(ambient: Mapping[str, str]) -> dict[str, str]:
-    """Return a service's environment: neither database settings nor Headgate's switches from outside."""
-    cleaned = clean_environment(ambient)
-    return {name: value for name, value in cleaned.items() if not name.startswith("HEADGATE")}
-
-
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; the caller closes it. Raises LabError when the port cannot be had."""
+    """Return a listening socket; the caller closes it. Raises HostingError when the port cannot be had."""
     listener = socket.socket()
     try:
         if sys.platform != "win32":  # there it would let two services share a port
@@ -176,17 +185,17 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise LabError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+        raise HostingError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
     return listener
 
 
 def open_log(path: Path) -> Any:
-    """Open the file that takes a service's output. Raises LabError."""
+    """Open the file that takes a service's output. Raises HostingError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
     except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror}; choose another directory") from None
+        raise HostingError(f"cannot write {path}: {error.strerror}; choose another directory") from None
 
 
 def last_line(log: str) -> str:
