@@ -18,6 +18,9 @@ from headgate.xray.observation import HoldSum, Observation, Offer, PoolFacts, Ro
 SATURATED = 0.7
 """The share of a resource in use from which waits are its own doing rather than chance."""
 
+OWN_SHARE = 0.3
+"""Of the time that connections are held: a route that holds them less waits for others'."""
+
 SAME_STATEMENT = 5
 """Executions in one request from which a statement counts as repeated."""
 
@@ -77,6 +80,8 @@ class Constraint:
     :ivar hold_s: seconds a request keeps one of ``limit``.
     :ivar used: share of it that was in use, over all routes.
     :ivar wait_s: seconds a request waited for one, on average.
+    :ivar own_share: of that use, this route's.
+    :ivar pool: which connections.
     """
 
     kind: Literal["connections", "threads", "core"]
@@ -84,6 +89,8 @@ class Constraint:
     hold_s: float
     used: float
     wait_s: float
+    own_share: float = 1.0
+    pool: str = ""
 
     @property
     def rate(self) -> float:
@@ -116,14 +123,26 @@ def constraints(observation: Observation, route: RouteSum) -> list[Constraint]:
 
 def _connections(observation: Observation, route: RouteSum, pool: PoolFacts) -> Constraint:
     assert pool.limit is not None
-    held_ns = sum(hold.held_ns for one in observation.routes for hold in _holds(one, pool))
+    own_ns, held_ns = _held_ns(route, pool.name), sum(_held_ns(one, pool.name) for one in observation.routes)
     return Constraint(
         "connections",
         pool.limit,
-        sum(hold.held_ns for hold in _holds(route, pool)) / max(1, route.holders.get(pool.name, 0)) / 1e9,
+        own_ns / max(1, route.holders.get(pool.name, 0)) / 1e9,
         held_ns / (pool.limit * observation.process.wall_ns),
         route.times_ns[GATE_WAIT] / route.count / 1e9,
+        own_ns / max(1, held_ns),
+        pool.name,
     )
+
+
+def _held_ns(route: RouteSum, pool: str) -> int:
+    return sum(hold.held_ns for hold in route.holds if hold.pool == pool)
+
+
+def _greatest_holder(observation: Observation, pool: str) -> tuple[str, float]:
+    held = {route.route: _held_ns(route, pool) for route in observation.routes}
+    name = max(held, key=lambda one: held[one])
+    return name, held[name] / max(1, sum(held.values()))
 
 
 def _threads(observation: Observation, route: RouteSum) -> Constraint:
@@ -179,8 +198,19 @@ class _Route:
             yield _client_sentence(self.route, self.offer)
         elif self.binding is None:
             yield self._not_saturated()
+        elif self.binding.kind == "connections" and self.binding.own_share < OWN_SHARE:
+            yield self._others_hold(self.binding)
         else:
             yield _binding_sentence(self.binding, self.offer)
+
+    def _others_hold(self, binding: Constraint) -> Sentence:
+        other, share = _greatest_holder(self.observation, binding.pool)
+        return Sentence(
+            "connections",
+            f"waits {seconds(binding.wait_s)} for one of {binding.limit} connections, because of another route: "
+            f"{other} holds them {share:.0%} of the time they are held",
+            {"wait_s": binding.wait_s, "share": share},
+        )
 
     def _not_saturated(self) -> Sentence:
         nearest = max(self.constraints, key=lambda one: one.used)
@@ -195,7 +225,8 @@ class _Route:
     def _hold(self) -> Iterator[Sentence]:
         for pool in self.observation.pools:
             holds = _holds(self.route, pool)
-            binds = self.binding is not None and self.binding.kind == "connections"
+            binding = self.binding
+            binds = binding is not None and binding.kind == "connections" and binding.own_share >= OWN_SHARE
             if holds and (binds or self._idles_long(holds)):
                 yield from _hold_sentences(self.route, pool, holds)
 
@@ -371,7 +402,8 @@ def _of_service(observation: Observation) -> Iterator[Sentence]:
 def _stall_sentence(stall: Stall) -> Sentence:
     figures = {"count": float(stall.count), "total_s": stall.total_ns / 1e9, "longest_s": stall.longest_ns / 1e9}
     times = f"{stall.count} times, {seconds(stall.total_ns / 1e9)} in all, {seconds(stall.longest_ns / 1e9)} at most"
-    what = f"{stall.what} at {stall.site}" if stall.what else str(stall.site)
+    what = stall.what or (f"«{stall.site.text}»" if stall.site.text else "code")
+    what = f"{what} at {stall.site}"
     because = {
         "code": f"because of {what}" + (f" ({stall.route})" if stall.route else ""),
         "collection": "for the garbage collector, not because of a line of the app",

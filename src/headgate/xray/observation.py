@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
@@ -15,11 +16,12 @@ VERSION = 1
 
 
 class Site(NamedTuple):
-    """A line of code: its file, the line's number, the function's qualified name."""
+    """A line of code: its file, the line's number, the function's qualified name, and what is written there."""
 
     file: str
     line: int
     function: str
+    text: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.file else "?"
@@ -187,6 +189,18 @@ class Observation:
     """The route that a method and path led to."""
     notes: tuple[str, ...] = field(default=())
     """What could not be watched, and why."""
+
+
+def with_text(value: Any, text_of: Callable[[str, int], str]) -> Any:
+    """The same, with what is written at each of its sites."""
+    if isinstance(value, Site):
+        return value._replace(text=text_of(value.file, value.line).strip()) if value.file else value
+    if isinstance(value, tuple):
+        return tuple(with_text(item, text_of) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [one.name for one in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: with_text(getattr(value, name), text_of) for name in names})
+    return value
 
 
 def encode(observation: Observation) -> str:

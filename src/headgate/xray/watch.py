@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import os
 import threading
 import time
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from anyio.to_thread import current_default_thread_limiter
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest
-from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall
+from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall, with_text
 from headgate.xray.recorder import Recorder
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
@@ -114,7 +115,7 @@ class Watch:
                 Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
                 for (verdict, site, what, route), one in self._stalls.items()
             )
-        return Observation(
+        observation = Observation(
             process=ProcessFacts(
                 cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
                 threads=self._threads,
@@ -130,6 +131,7 @@ class Watch:
             ),
             stalls=stalls,
         )
+        return cast("Observation", with_text(observation, linecache.getline))
 
     def _read_clocks(self) -> tuple[int, int, int]:
         loop_ns = sum(watched.read().loop_ns for watched in self._loops.values())
