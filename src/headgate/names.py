@@ -2,7 +2,7 @@
 
 Plain numbers, because they are noted several times a request. Of several phases at once the first in this order
 counts, so that none is charged for what another explains: a statement during which the event loop stood still is no
-slow database, and a connection is not held idle while its statement runs in another task.
+slow database, a leased connection is waited for within its statement, and it is not held idle while one runs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 
 STALLED: Final = 0
 """The event loop was busy with somebody else's code."""
-DATABASE: Final = 1
-"""A statement runs."""
-CONNECT: Final = 2
+CONNECT: Final = 1
 """A physical connection is opened, or asked whether it lives."""
-GATE_WAIT: Final = 3
+GATE_WAIT: Final = 2
 """It waits for a connection."""
+DATABASE: Final = 3
+"""A statement runs."""
 THREAD_WAIT: Final = 4
 """It waits for a worker thread."""
 SERIALIZE: Final = 5
@@ -30,9 +30,9 @@ UNATTRIBUTED: Final = 8
 
 PHASES: Final = (
     "stalled",
-    "database",
     "connect",
     "gate_wait",
+    "database",
     "thread_wait",
     "serialize",
     "send",

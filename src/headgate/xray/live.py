@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy.pool import Pool, QueuePool
 
+from headgate.lease import VirtualConnection
 from headgate.ledger import Ledger
 from headgate.names import HELD_IDLE
 from headgate.xray.observation import NOWHERE, Site
@@ -198,6 +199,8 @@ class Live:
 
     def hold_behind(self, connection: Any) -> LiveHold | None:
         """The hold that SQLAlchemy's handle of a connection belongs to."""
+        if type(connection) is VirtualConnection:  # whose own leases are the holds; to ask for its entry would pin it
+            return None
         return self.holds.get(id(getattr(connection, "_connection_record", None)))
 
     def idle_holds(self) -> Iterator[LiveHold]:

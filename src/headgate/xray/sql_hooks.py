@@ -13,8 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from headgate.lease import VirtualConnection
 from headgate.ledger import current_ledger
+from headgate.lending import Lender
+from headgate.lent import Lease
 from headgate.names import CONNECT, DATABASE, GATE_WAIT
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.xray.app_code import calling_site
@@ -45,6 +46,58 @@ def sql_seams(live: Live) -> Iterator[Seam]:
     for name in ENDS:
         yield from (Seam(dialect, name, _ending(live)) for dialect in _with_own(DefaultDialect, name))
     yield from (Seam(dialect, "do_ping", _pinging) for dialect in _with_own(DefaultDialect, "do_ping"))
+
+
+def lease_seams(live: Live) -> Iterator[Seam]:
+    """Wrap what Headgate's own leases do: each is a hold, from its permit until it rests or goes back."""
+    yield Seam(Lender, "acquire", _leasing(live))
+    yield Seam(Lender, "resume", _resuming(live))
+    for name in ("rest", "release", "discard"):
+        yield Seam(Lender, name, _resting(live))
+
+
+def _leasing(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def acquire(lender: Lender, *, is_under_way: bool) -> Any:
+            request = _request()
+            if request is not None:
+                request.enter(GATE_WAIT, clock())
+            try:
+                lease = original(lender, is_under_way=is_under_way)
+            finally:
+                now_ns = clock()
+                if request is not None:
+                    request.leave(GATE_WAIT, now_ns)
+            live.hold(lease, _new_hold(live.know_pool(lender.pool), request, now_ns))
+            return lease
+
+        return acquire
+
+    return wrap
+
+
+def _resuming(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def resume(lender: Lender, lease: Lease) -> Any:
+            may_go_on = original(lender, lease)
+            if may_go_on:
+                live.hold(lease, _new_hold(live.know_pool(lender.pool), _request(), clock()))
+            return may_go_on
+
+        return resume
+
+    return wrap
+
+
+def _resting(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        def rest(lender: Lender, lease: Lease, *args: Any, **options: Any) -> Any:
+            live.let_go(lease, clock())
+            return original(lender, lease, *args, **options)
+
+        return rest
+
+    return wrap
 
 
 def _with_own(root: type[Any], name: str) -> Iterator[type[Any]]:
@@ -143,8 +196,6 @@ def _executing(live: Live) -> Callable[[Any], Any]:
         def execute(dialect: Any, cursor: Any, statement: str, *args: Any, **options: Any) -> Any:
             context = args[-1] if args else options.get("context")
             connection = None if context is None else context.root_connection._dbapi_connection
-            if type(connection) is VirtualConnection:
-                return original(dialect, cursor, statement, *args, **options)
             with _Busy(live, connection, statement):
                 return original(dialect, cursor, statement, *args, **options)
 
@@ -156,8 +207,6 @@ def _executing(live: Live) -> Callable[[Any], Any]:
 def _ending(live: Live) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         def end(dialect: Any, connection: Any) -> Any:
-            if type(connection) is VirtualConnection:
-                return original(dialect, connection)
             with _Busy(live, connection):
                 return original(dialect, connection)
 

@@ -20,7 +20,7 @@ from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stal
 from headgate.xray.recorder import Recorder
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
-from headgate.xray.sql_hooks import sql_seams
+from headgate.xray.sql_hooks import lease_seams, sql_seams
 from headgate.xray.stalls import LoopWatch, Stillness
 from headgate.xray.web_hooks import ANSWERING, web_seams
 
@@ -49,7 +49,7 @@ class Watch:
 
     def open(self) -> None:
         """Begin to listen; what is in flight already is not seen."""
-        for seams in (self.databases.seams(), sql_seams(self.live), web_seams(self.live)):
+        for seams in (self.databases.seams(), sql_seams(self.live), lease_seams(self.live), web_seams(self.live)):
             self._seams.extend(seams)
 
     def close(self) -> None:
