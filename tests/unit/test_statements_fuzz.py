@@ -238,7 +238,8 @@ def test_what_is_in_quotes_never_matters(content: str, family: Family, data: st.
 
 @given(content=CONTENT, family=FAMILIES)
 def test_what_is_in_a_quoted_name_never_matters(content: str, family: Family) -> None:
-    assume("pragma_" not in content.lower() and content)
+    """But for a view that shows what the guard has set."""
+    assume(content and "pragma_" not in content.lower() and "pg_settings" not in content.lower())
     name = '"' + content.replace('"', '""') + '"'
     assert classify_text(f"SELECT {name}, t.{name} AS {name} FROM {name}", family) is READ
     assert classify_text(f"SELECT {name}(1) FROM t", family) is not READ
