@@ -19,8 +19,8 @@ from .differential.differences import DIFFERENCES, Difference
 from .differential.programs import Program, programs
 from .differential.stage import Stage
 
-PROGRAMS = max(150, settings().max_examples)
-"""A driver: 150 for every change, 10,000 with ``HYPOTHESIS_PROFILE=soak``."""
+PROGRAMS = max(200, settings().max_examples)
+"""A driver: 200 for every change, 10,000 with ``HYPOTHESIS_PROFILE=soak``."""
 
 IS_SOAK = PROGRAMS >= 10_000
 STEPS = 24 if IS_SOAK else 12
