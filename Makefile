@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: lab test unit contract integration browser soak soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload matrix check fix clean
+.PHONY: lab test unit contract integration browser \
+	soak soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload matrix check fix clean
 
 lab: $(READY)  ## the published experiments, stock beside Headgate
 	$(BIN)/headgate lab --quick
@@ -31,7 +32,11 @@ browser: $(READY)
 
 soak: $(READY)  ## what takes too long for every change; goes on after a failure, logs in .soak/
 	$(PYTEST) -q tests/soak
-	$(MAKE) --keep-going soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload
+	$(MAKE) --keep-going soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload
+
+soak-unit: $(READY)
+	@echo "== properties of the pure parts, thousands of examples of each"
+	HYPOTHESIS_PROFILE=long $(PYTEST) -q --timeout 0 -m hypothesis tests/unit
 
 soak-sqlalchemy: $(READY)
 	@echo "== SQLAlchemy's own tests, over its pools and over ours"
@@ -57,8 +62,9 @@ soak-proof: $(READY)
 	HYPOTHESIS_PROFILE=soak $(PYTEST) --timeout 0 tests/contract/test_proof.py
 
 soak-failures: $(READY)
-	@echo "== cancellation at every await, kills, forks, hooks: in full, with their tables"
-	HEADGATE_SOAK=1 $(PYTEST) -s --timeout 0 $(wildcard tests/integration/test_failure_*.py)
+	@echo "== cancellation at every await, kills, forks, hooks, deadlines, requests: in full, with their tables"
+	HEADGATE_SOAK=1 $(PYTEST) -s --timeout 0 $(wildcard tests/integration/test_failure_*.py) \
+		tests/integration/test_deadlines.py tests/integration/test_fastapi_service.py
 
 soak-overload: $(READY)
 	@echo "== overload, a minute a load; nothing else may run meanwhile, report in .soak/overload/"

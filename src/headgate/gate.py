@@ -253,6 +253,8 @@ class Gate:
             if not isinstance(outcome, str):
                 return None
             reason = outcome
+            if reason == "stalled":
+                self._line.overload.count_stall()
             self._line.leave(waiter, now_ns)
             self._tally.dropped[reason] += 1
             if turn.is_newcomer and reason != "overload":
@@ -299,6 +301,7 @@ class Gate:
                 return None
             if now_ns - self._moved_ns > self._max_stall_ns:
                 reason = "stalled"
+                self._line.overload.count_stall()
             self._line.overload.count_newcomer(refused=True)
             self._tally.shed[reason] += 1
         return EarlyRefusal(reason, self._retry_after_s())

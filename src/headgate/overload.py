@@ -34,6 +34,7 @@ class OverloadRule:
         "_newcomers",
         "_refused",
         "_refused_before",
+        "_was_stalled",
         "_window_ns",
         "interval_ns",
         "target_ns",
@@ -46,6 +47,7 @@ class OverloadRule:
         self._above_since_ns: int | None = None
         self._empty_since_ns: int | None = None
         self._ended_ns: int | None = None
+        self._was_stalled = False
         self._window_ns = 0
         self._newcomers = self._refused = self._refused_before = 0
 
@@ -81,6 +83,7 @@ class OverloadRule:
         elif now_ns - self._above_since_ns >= self._patience_ns(now_ns):
             self._is_overloaded, self._above_since_ns, self._empty_since_ns = True, None, None
             self._window_ns, self._newcomers, self._refused = now_ns, 0, 0
+            self._was_stalled = False
 
     def count_newcomer(self, *, refused: bool) -> None:
         """Note that somebody came, and whether it, or another one in its place, was turned away."""
@@ -90,6 +93,10 @@ class OverloadRule:
     def count_drop(self) -> None:
         """Note that somebody was turned away who had been let in."""
         self._refused += 1
+
+    def count_stall(self) -> None:
+        """Note that nobody gets a connection at all: this overload tells nothing of how much is offered."""
+        self._was_stalled = True
 
     def recently_refused(self, now_ns: int) -> int:
         """How many were refused in this window and the one before; they will come back."""
@@ -101,7 +108,8 @@ class OverloadRule:
         return self.interval_ns // 10 if relapsed else self.interval_ns
 
     def _end(self, now_ns: int) -> None:
-        self._is_overloaded, self._ended_ns, self._empty_since_ns = False, now_ns, None
+        self._is_overloaded, self._empty_since_ns = False, None
+        self._ended_ns, self._was_stalled = None if self._was_stalled else now_ns, False
 
     def _end_window(self, now_ns: int) -> None:
         is_recent = now_ns - self._window_ns < 2 * (self.interval_ns // 3)

@@ -159,9 +159,10 @@ def arena(driver: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     else:
         url = URL.create("sqlite", database=str(tmp_path / "arena.db"))
     arena = Arena(driver, url)
-    Base.metadata.drop_all(arena.observer)
-    Base.metadata.create_all(arena.observer)
-    arena.other("INSERT INTO item (id, name) VALUES (1, 'one'), (2, 'two'), (3, 'three')")
+    with arena.observer.begin() as connection:
+        Base.metadata.drop_all(connection)
+        Base.metadata.create_all(connection)
+        connection.exec_driver_sql("INSERT INTO item (id, name) VALUES (1, 'one'), (2, 'two'), (3, 'three')")
     yield arena
     arena.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
@@ -22,6 +22,8 @@ CREATE OR REPLACE FUNCTION sneak() RETURNS integer LANGUAGE sql VOLATILE AS
   $$ INSERT INTO item (id, name) VALUES (100, 'sneaked') RETURNING id $$;
 CREATE OR REPLACE VIEW innocent AS SELECT sneak() AS id;
 """
+INSERT = text("INSERT INTO item (id, name) VALUES (4, 'four')")
+READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
 
 @pytest.fixture
@@ -36,6 +38,45 @@ def sneaky(on_postgresql: Arena) -> Arena:
 def lease_of(connection: Connection) -> Any:
     virtual: Any = connection.connection
     return virtual._lease
+
+
+def write(connection: Connection) -> None:
+    connection.execute(INSERT)
+    connection.commit()
+
+
+def find_it_read_only(connection: Connection) -> None:
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        connection.execute(INSERT)
+
+
+def read_guarded(connection: Connection) -> None:
+    connection.execute(text("SELECT count(*) FROM item"))
+    assert lease_of(connection).guarded
+
+
+def read_unguarded(connection: Connection) -> None:
+    connection.execute(text("SELECT count(*) FROM item"))
+    assert not lease_of(connection).guarded
+
+
+def asked_for(driver: str, value: str) -> dict[str, Any]:
+    """Arguments with which an application sets the default as it connects."""
+    if driver == "asyncpg":
+        return {"server_settings": {"default_transaction_read_only": value}}
+    return {"options": f"-c default_transaction_read_only={value}"}
+
+
+def set_through_the_driver(dbapi: Any, statement: str) -> None:
+    cursor = dbapi.cursor()
+    cursor.execute(statement)
+    cursor.close()
+    dbapi.commit()
+
+
+def set_at_connect(engine: Engine, statement: str) -> None:
+    """As an application's own listener does."""
+    event.listen(engine, "connect", lambda dbapi, _: set_through_the_driver(dbapi, statement))
 
 
 def test_a_read_that_writes_is_run_again_in_a_transaction(sneaky: Arena) -> None:
@@ -86,9 +127,8 @@ def test_without_the_guard_the_write_is_not_seen(sneaky: Arena) -> None:
 
 def test_transactions_write_as_ever(on_postgresql: Arena) -> None:
     def body(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert lease_of(connection).guarded
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        read_guarded(connection)
+        connection.execute(INSERT)
         connection.execute(text("CREATE TEMPORARY TABLE own AS SELECT 1 AS a"))
         with connection.begin_nested():
             connection.execute(text("UPDATE item SET name = 'FOUR' WHERE id = 4"))
@@ -104,7 +144,7 @@ def test_whoever_reaches_for_the_driver_may_write_in_autocommit(on_postgresql: A
 
     def body(connection: Connection) -> None:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(INSERT)
 
     def after(connection: Connection) -> None:
         connection.execute(text("SELECT count(*) FROM item"))
@@ -123,7 +163,7 @@ def test_whoever_reaches_for_the_driver_may_write_in_autocommit(on_postgresql: A
 
 def test_an_escape_in_mid_transaction_lowers_the_guard_when_that_has_ended(on_postgresql: Arena) -> None:
     def body(connection: Connection) -> None:
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(INSERT)
         dbapi: Any = connection.connection.dbapi_connection
         connection.rollback()
         cursor = dbapi.cursor()
@@ -138,7 +178,7 @@ def test_an_engine_in_autocommit_writes(on_postgresql: Arena) -> None:
     engine = on_postgresql.make(isolation_level="AUTOCOMMIT")
 
     def body(connection: Connection) -> None:
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(INSERT)
 
     on_postgresql.connected(body, engine)
     assert on_postgresql.names()[-1] == "four"
@@ -153,8 +193,7 @@ def test_a_role_that_only_reads_by_default_goes_on_only_reading(on_postgresql: A
 
     def body(connection: Connection) -> None:
         assert connection.scalar(text("SELECT count(*) FROM item")) == 3
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        find_it_read_only(connection)
 
     try:
         on_postgresql.connected(body, engine)
@@ -166,17 +205,11 @@ def test_a_role_that_only_reads_by_default_goes_on_only_reading(on_postgresql: A
 def test_options_of_the_applications_own_keep_the_guard_off(
     on_postgresql: Arena, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own: dict[str, Any] = (
-        {"server_settings": {"default_transaction_read_only": "off"}}
-        if on_postgresql.driver == "asyncpg"
-        else {"options": "-c default_transaction_read_only=off"}
-    )
-    engine = on_postgresql.make(connect_args=own)
+    engine = on_postgresql.make(connect_args=asked_for(on_postgresql.driver, "off"))
 
     def body(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert not lease_of(connection).guarded
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        read_unguarded(connection)
+        connection.execute(INSERT)
         connection.rollback()
 
     with caplog.at_level(logging.INFO, "headgate.pool"):
@@ -198,12 +231,8 @@ def test_a_pooler_that_refuses_the_parameter_gets_connections_without_it(
         if asked:
             raise RuntimeError("unsupported startup parameter: default_transaction_read_only")
 
-    def body(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert not lease_of(connection).guarded
-
     with caplog.at_level(logging.INFO, "headgate.pool"):
-        on_postgresql.connected(body, engine)
+        on_postgresql.connected(read_unguarded, engine)
     assert attempts == [True, False]
     assert "guard" in caplog.text
 
@@ -245,12 +274,7 @@ def test_a_domain_is_not_an_enum(on_postgresql: Arena) -> None:
 
 
 def test_an_engine_that_the_application_made_read_only_stays_so(on_postgresql: Arena) -> None:
-    own: dict[str, Any] = (
-        {"server_settings": {"default_transaction_read_only": "on"}}
-        if on_postgresql.driver == "asyncpg"
-        else {"options": "-c default_transaction_read_only=on"}
-    )
-    engine = on_postgresql.make(connect_args=own)
+    engine = on_postgresql.make(connect_args=asked_for(on_postgresql.driver, "on"))
 
     def body(connection: Connection) -> None:
         with pytest.raises(DBAPIError, match="read-only transaction"):
@@ -266,25 +290,13 @@ def test_an_engine_that_the_application_made_read_only_stays_so(on_postgresql: A
 )
 def test_what_a_connect_listener_or_the_application_sets_counts(on_postgresql: Arena, statement: str) -> None:
     engine = on_postgresql.make()
-
-    @event.listens_for(engine, "connect")
-    def read_only(dbapi: Any, record: Any) -> None:
-        cursor = dbapi.cursor()
-        cursor.execute(statement)
-        cursor.close()
-        dbapi.commit()
-
-    def body(connection: Connection) -> None:
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
-
-    on_postgresql.connected(body, engine)
+    set_at_connect(engine, statement)
+    on_postgresql.connected(find_it_read_only, engine)
 
     def later(connection: Connection) -> None:
         connection.execute(text(statement))
         connection.commit()
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        find_it_read_only(connection)
 
     on_postgresql.connected(later, on_postgresql.make())
 
@@ -305,12 +317,7 @@ def test_the_environments_search_for_a_writer_keeps_the_guard_off(
     on_postgresql: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
-
-    def body(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert not lease_of(connection).guarded
-
-    on_postgresql.connected(body, on_postgresql.make())
+    on_postgresql.connected(read_unguarded, on_postgresql.make())
 
 
 @pytest.mark.parametrize("statement", ["RESET ALL", "DISCARD ALL"])
@@ -324,7 +331,7 @@ def test_autocommit_goes_on_writing_after_a_reset(on_postgresql: Arena, statemen
         if not is_whole_engine:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         connection.execute(text(statement))
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(INSERT)
 
     on_postgresql.connected(body, engine)
     assert on_postgresql.names()[-1] == "four"
@@ -345,7 +352,7 @@ def test_an_escape_in_a_transaction_writes_in_autocommit_after_its_own_commit(on
         pytest.skip("the async adapters' autocommit is set through SQLAlchemy")
 
     def body(connection: Connection) -> None:
-        connection.execute(text("INSERT INTO item (id, name) VALUES (4, 'four')"))
+        connection.execute(INSERT)
         dbapi: Any = connection.connection.dbapi_connection
         dbapi.commit()
         dbapi.autocommit = True
@@ -354,9 +361,6 @@ def test_an_escape_in_a_transaction_writes_in_autocommit_after_its_own_commit(on
 
     on_postgresql.connected(body)
     assert on_postgresql.names()[-2:] == ["four", "five"]
-
-
-INSERT = text("INSERT INTO item (id, name) VALUES (4, 'four')")
 
 
 @pytest.mark.parametrize(
@@ -384,18 +388,13 @@ def test_what_only_touches_the_default_leaves_connections_writing(
             connection.exec_driver_sql(statement)
         getattr(connection, end)()
 
-    def write(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert lease_of(connection).guarded
-        connection.execute(INSERT)
-        connection.commit()
+    def later(connection: Connection) -> None:
+        read_guarded(connection)
+        write(connection)
 
     on_postgresql.connected(touch, engine)
-    on_postgresql.connected(write, engine)
+    on_postgresql.connected(later, engine)
     assert on_postgresql.names()[-1] == "four"
-
-
-READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
 
 def set_search_path(connection: Connection) -> None:
@@ -431,17 +430,14 @@ def test_a_read_only_default_counts_whatever_was_before_it(on_postgresql: Arena,
         else:
             connection.exec_driver_sql(READ_ONLY)
         connection.commit()
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(INSERT)
+        find_it_read_only(connection)
 
     def later(connection: Connection) -> None:
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(INSERT)
+        find_it_read_only(connection)
         connection.rollback()
         connection.exec_driver_sql("RESET default_transaction_read_only")
         connection.commit()
-        connection.execute(INSERT)
-        connection.commit()
+        write(connection)
 
     on_postgresql.connected(body, engine)
     on_postgresql.connected(later, engine)
@@ -452,20 +448,11 @@ def test_a_read_only_default_set_through_the_driver_counts(on_postgresql: Arena)
     engine = on_postgresql.make(pool_size=1)
 
     def body(connection: Connection) -> None:
-        dbapi: Any = connection.connection.dbapi_connection
-        cursor = dbapi.cursor()
-        cursor.execute(READ_ONLY)
-        cursor.close()
-        dbapi.commit()
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(INSERT)
-
-    def later(connection: Connection) -> None:
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(INSERT)
+        set_through_the_driver(connection.connection.dbapi_connection, READ_ONLY)
+        find_it_read_only(connection)
 
     on_postgresql.connected(body, engine)
-    on_postgresql.connected(later, engine)
+    on_postgresql.connected(find_it_read_only, engine)
 
 
 @pytest.mark.parametrize(
@@ -502,10 +489,6 @@ def test_the_driver_left_without_a_mode_writes_for_the_next_one(on_postgresql: A
     def escape(connection: Connection) -> None:
         dbapi: Any = connection.connection.dbapi_connection
         dbapi.read_only = None
-
-    def write(connection: Connection) -> None:
-        connection.execute(INSERT)
-        connection.commit()
 
     on_postgresql.connected(escape, engine)
     on_postgresql.connected(write, engine)
@@ -565,11 +548,7 @@ def test_a_server_that_takes_the_parameter_and_is_not_guarded_writes(
     monkeypatch.setattr(driver, "raise_guard", lambda driver, dbapi: False)
     monkeypatch.setattr(driver, "learn", learn_otherwise)
 
-    def body(connection: Connection) -> None:
-        connection.execute(INSERT)
-        connection.commit()
-
-    on_postgresql.connected(body, engine)
+    on_postgresql.connected(write, engine)
     assert on_postgresql.names()[-1] == "four"
 
 
@@ -596,8 +575,7 @@ def test_catalogs_that_may_not_be_read_turn_the_guard_off(
         connection.execute(text("SELECT count(*) FROM item"))
         assert "warm" in repr(connection.connection)
         assert not lease_of(connection).guarded
-        connection.execute(INSERT)
-        connection.commit()
+        write(connection)
 
     try:
         with caplog.at_level(logging.INFO, "headgate.pool"):
@@ -629,18 +607,11 @@ def test_no_escape_makes_a_reader_write(clerk: Arena, escape: Any, by: str) -> N
     if by == "role":
         clerk.other("ALTER ROLE clerk SET default_transaction_read_only = on")
     else:
-
-        @event.listens_for(engine, "connect")
-        def read_only(dbapi: Any, record: Any) -> None:
-            cursor = dbapi.cursor()
-            cursor.execute(READ_ONLY)
-            cursor.close()
-            dbapi.commit()
+        set_at_connect(engine, READ_ONLY)
 
     def body(connection: Connection) -> None:
         escape(connection)
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            connection.execute(INSERT)
+        find_it_read_only(connection)
 
     try:
         clerk.connected(body, engine)
@@ -652,19 +623,12 @@ def test_no_escape_makes_a_reader_write(clerk: Arena, escape: Any, by: str) -> N
 
 def test_a_listener_that_allows_writes_leaves_the_guard_up(sneaky: Arena) -> None:
     engine = sneaky.make()
-
-    @event.listens_for(engine, "connect")
-    def allow(dbapi: Any, record: Any) -> None:
-        cursor = dbapi.cursor()
-        cursor.execute("SET default_transaction_read_only = off")
-        cursor.close()
-        dbapi.commit()
+    set_at_connect(engine, "SET default_transaction_read_only = off")
 
     def body(connection: Connection) -> None:
         assert connection.scalar(text("SELECT id FROM innocent")) == 100
         connection.rollback()
-        connection.execute(INSERT)
-        connection.commit()
+        write(connection)
 
     sneaky.connected(body, engine)
     assert sneaky.names() == ["one", "two", "three", "four"]
@@ -700,12 +664,8 @@ def test_asyncpgs_own_reset_leaves_the_driver_writing(on_postgresql: Arena) -> N
         await_only(driver.reset())
         await_only(driver.execute("INSERT INTO item (id, name) VALUES (4, 'four')"))
 
-    def after(connection: Connection) -> None:
-        connection.execute(text("SELECT count(*) FROM item"))
-        assert lease_of(connection).guarded
-
     on_postgresql.connected(body, engine)
-    on_postgresql.connected(after, engine)
+    on_postgresql.connected(read_guarded, engine)
     assert on_postgresql.names()[-1] == "four"
 
 
@@ -726,10 +686,7 @@ def test_a_pooler_that_sets_the_parameter_later_is_asked_without_it(on_postgresq
         asked.append(take_the_guard_away(options))
         dbapi = dialect.connect(*arguments, **options)
         if asked[-1]:
-            cursor = dbapi.cursor()
-            cursor.execute("SET default_transaction_read_only = on")
-            cursor.close()
-            dbapi.commit()
+            set_through_the_driver(dbapi, "SET default_transaction_read_only = on")
         return dbapi
 
     def body(connection: Connection) -> None:

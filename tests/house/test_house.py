@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -49,10 +50,14 @@ def rank(module: str) -> int:
     return WINGS.get(room, LEAF if room in LEAVES else RUNTIME)
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
 def imports(module: str, *, inside_functions: bool) -> Iterator[str]:
     """The project's own modules that a module imports; those under TYPE_CHECKING don't count."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    for parent in ast.walk(tree):
+    for parent in ast.walk(tree_of(module)):
         is_function = isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
         if isinstance(parent, ast.If) and "TYPE_CHECKING" in ast.unparse(parent.test):
             parent.body.clear()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from headgate import AsyncLeasePool
+from headgate import AsyncLeasePool, Database
 from headgate.gate import Gate
 
 from .interrupting import settle
@@ -25,6 +25,26 @@ INSERT = text("INSERT INTO deed (id, note) VALUES (:id, :note)")
 READ = text("SELECT count(*) FROM deed WHERE id = :id")
 
 LINE_END = "\n"
+
+
+def named(application: str, driver: str) -> dict[str, Any]:
+    """Arguments with which PostgreSQL knows a driver's connections by this name."""
+    own = {"application_name": application}
+    return {"server_settings": own} if driver == "asyncpg" else own
+
+
+def database_of(url: URL, driver: str, application: str) -> Database:
+    """A budget of two, for both kinds; the async one's driver is the given one."""
+    limits: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
+    return Database(
+        create_async_engine(
+            url.set(drivername=f"postgresql+{driver}"), connect_args=named(application, driver), **limits
+        ),
+        sync=create_engine(
+            url.set(drivername="postgresql+psycopg"), connect_args=named(application, "psycopg"), **limits
+        ),
+        max_wait=3,
+    )
 
 
 @dataclass(slots=True)
@@ -57,10 +77,8 @@ class World:
     def new_engine(self, **more: Any) -> AsyncEngine:
         """Another engine of the same kind, over a gate of its own."""
         arguments: dict[str, Any] = {"pool_size": self.connections, "max_overflow": 0, "pool_timeout": 5}
-        if self.driver == "asyncpg":
-            arguments["connect_args"] = {"server_settings": {"application_name": self.application}}
-        elif self.driver == "psycopg_async":
-            arguments["connect_args"] = {"application_name": self.application}
+        if self.driver != "aiosqlite":
+            arguments["connect_args"] = named(self.application, self.driver)
         return create_async_engine(self.url, **{**arguments, "poolclass": AsyncLeasePool, **self.options, **more})
 
     @property

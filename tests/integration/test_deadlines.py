@@ -22,7 +22,6 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
 from sqlalchemy import URL, create_engine, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -31,13 +30,12 @@ from headgate.admission import Admission, current_admission
 from headgate.config import DeadlineOptions
 from headgate.fastapi import AsyncSessionDep, AsyncTransactionDep, Deadline, SessionDep, TransactionDep, install
 
-from .failing_world import INSERT, READ, Deed, World, world_of
+from .failing_world import INSERT, READ, Deed, World, database_of, world_of
 from .serving import serve
 from .witness import BUSY, PostgresWitness, async_becomes, becomes
 
 SLEEP = text("SELECT count(*) FROM (SELECT pg_sleep(30)) AS nap")
 LONG_READ = text("SELECT count(*) FROM generate_series(1, 400000000) AS number")
-LIMITS: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
 SOAK = bool(os.environ.get("HEADGATE_SOAK"))
 _numbers = itertools.count()
 
@@ -53,20 +51,7 @@ def witness(postgres_url: URL) -> Iterator[PostgresWitness]:
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
 def db(request: pytest.FixtureRequest, postgres_url: URL, witness: PostgresWitness) -> Database:
-    """A budget of two, for both kinds."""
-    name = witness.application
-    arguments = (
-        {"server_settings": {"application_name": name}} if request.param == "asyncpg" else {"application_name": name}
-    )
-    return Database(
-        create_async_engine(
-            postgres_url.set(drivername=f"postgresql+{request.param}"), connect_args=arguments, **LIMITS
-        ),
-        sync=create_engine(
-            postgres_url.set(drivername="postgresql+psycopg"), connect_args={"application_name": name}, **LIMITS
-        ),
-        max_wait=3,
-    )
+    return database_of(postgres_url, request.param, witness.application)
 
 
 def app_of(db: Database, **options: Any) -> FastAPI:
@@ -494,7 +479,9 @@ def test_the_end_of_one_thread_hits_no_other(postgres_url: URL, witness: Postgre
         postgres_url.set(drivername="postgresql+psycopg"),
         poolclass=LeasePool,
         connect_args={"application_name": witness.application},
-        **{**LIMITS, "pool_timeout": 30},
+        pool_size=2,
+        max_overflow=0,
+        pool_timeout=30,
     )
     rounds, is_over = 20_000 if SOAK else 200, threading.Event()
     random_ = random.Random(11)

@@ -13,17 +13,15 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from sqlalchemy import URL, create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import URL
 
 from headgate import Database
 from headgate.fastapi import AsyncSessionDep, AsyncTransactionDep, SessionDep, TransactionDep, install
 
-from .failing_world import INSERT, READ
+from .failing_world import INSERT, READ, database_of
 from .serving import serve
 from .witness import BUSY, PostgresWitness, becomes
 
-LIMITS: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
 _numbers = itertools.count()
 
 
@@ -37,20 +35,7 @@ def witness(postgres_url: URL) -> Iterator[PostgresWitness]:
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
 def db(request: pytest.FixtureRequest, postgres_url: URL, witness: PostgresWitness) -> Database:
-    """A budget of two, for both kinds."""
-    name = witness.application
-    arguments = (
-        {"server_settings": {"application_name": name}} if request.param == "asyncpg" else {"application_name": name}
-    )
-    return Database(
-        create_async_engine(
-            postgres_url.set(drivername=f"postgresql+{request.param}"), connect_args=arguments, **LIMITS
-        ),
-        sync=create_engine(
-            postgres_url.set(drivername="postgresql+psycopg"), connect_args={"application_name": name}, **LIMITS
-        ),
-        max_wait=3,
-    )
+    return database_of(postgres_url, request.param, witness.application)
 
 
 def app_of(db: Database) -> FastAPI:

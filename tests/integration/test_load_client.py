@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from headgate.load import client
-from headgate.load.client import connect_word
+from headgate.load.client import Client, ClientOptions, connect_word
 from headgate.load.driver import LoadPlan, run_load
 from headgate.load.pacer import Schedule
 from headgate.load.sample import Sample
-from headgate.load.target import Target
+from headgate.load.target import Origin, Target, build_request
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -294,3 +294,28 @@ async def test_cancelling_before_any_connection_is_made() -> None:
 )
 def test_connect_words(code: int, word: str) -> None:
     assert connect_word(OSError(code, "x")) == word
+
+
+def test_a_connection_given_up_in_the_turn_it_opens_in_is_gone_as_well() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def give_up_as_it_opens(port: int) -> list[str]:
+        origin = Origin("127.0.0.1", port, tls=False)
+        options = ClientOptions({origin: "127.0.0.1"}, timeout_ns=MS, max_connections=None, clock=time.monotonic_ns)
+        ended: list[str] = []
+        one = Client(options, lambda _exchange, _now_ns, error: ended.append(error))
+        request = build_request(Target("/", f"http://{origin}/"))
+        for index in range(20):
+            one.send(index, request)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the kernel connects now
+        time.sleep(0.01)  # noqa: ASYNC251  (so that the timeout and the connections come in one turn of the loop)
+        while len(ended) < 20:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await one.close()
+        return ended
+
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    with listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(give_up_as_it_opens(listening.getsockname()[1])) == ["timeout"] * 20

@@ -51,13 +51,15 @@ def count_visits(engine: Engine) -> int:
         return connection.scalar(text("SELECT count(*) FROM visit")) or 0
 
 
-def add_routes(app: FastAPI, session_from: Any) -> None:
-    def current_user(session: Session = session_from) -> str:
+def add_routes(app: FastAPI, user_from: Any, visit_from: Any) -> None:
+    """Add the route of a visit; each dependency gives a session, and both may give the same."""
+
+    def current_user(session: Session = user_from) -> str:
         session.execute(HOLD)
         return "buffy"
 
     @app.post("/visits")
-    def visit(session: Session = session_from, user: str = Depends(current_user)) -> str:
+    def visit(session: Session = visit_from, user: str = Depends(current_user)) -> str:
         session.execute(text("INSERT INTO visit (name) VALUES (:name)"), {"name": user})
         session.commit()
         return user
@@ -79,7 +81,8 @@ def test_stock_threads_wait_for_each_other_until_the_pool_gives_up(postgres_url:
             yield session
 
     app = FastAPI()
-    add_routes(app, Depends(get_session))
+    from_stock = Depends(get_session)
+    add_routes(app, from_stock, from_stock)
     with serve(app) as url:
         statuses = asyncio.run(ask(url, "/visits", REQUESTS))
     assert statuses[500] > 0, "forty threads wait for fifteen connections whose holders wait for a thread"
@@ -90,7 +93,7 @@ def test_who_holds_a_connection_finds_a_thread(postgres_url: URL, table: Engine)
     db = Database(postgres_url, connections=CONNECTIONS, max_wait=10)
     app = FastAPI()
     install(app, db)
-    add_routes(app, OURS)
+    add_routes(app, OURS, OURS)
     with serve(app) as url:
         statuses = asyncio.run(ask(url, "/visits", REQUESTS))
         assert statuses == {200: REQUESTS}
@@ -105,18 +108,7 @@ def test_two_acquiring_dependencies_of_two_databases(postgres_url: URL, table: E
     databases = [Database(postgres_url, name=name, connections=CONNECTIONS, max_wait=10) for name in ("default", "log")]
     for db in databases:
         install(app, db)
-    log_from = get_args(session_dep("log"))[1]
-
-    def current_user(session: Session = OURS) -> str:
-        session.execute(HOLD)
-        return "buffy"
-
-    @app.post("/visits")
-    def visit(log: Session = log_from, user: str = Depends(current_user)) -> str:
-        log.execute(text("INSERT INTO visit (name) VALUES (:name)"), {"name": user})
-        log.commit()
-        return user
-
+    add_routes(app, OURS, get_args(session_dep("log"))[1])
     with serve(app) as url:
         statuses = asyncio.run(ask(url, "/visits", REQUESTS))
     assert statuses == {200: REQUESTS}
@@ -127,7 +119,7 @@ def test_lent_threads_are_taken_back(postgres_url: URL, table: Engine) -> None:
     db = Database(postgres_url, connections=2, max_wait=10)
     app = FastAPI()
     install(app, db)
-    add_routes(app, OURS)
+    add_routes(app, OURS, OURS)
 
     @app.post("/threads")
     async def threads() -> float:

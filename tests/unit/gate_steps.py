@@ -7,10 +7,12 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
+
+import pytest
 
 import headgate.admission
 import headgate.draining
@@ -112,3 +114,49 @@ def run_interleaved(
     assert not second.is_alive()
     assert failures == []
     return was_in_time
+
+
+class Play(Protocol):
+    """Somebody's part at a gate; its methods without arguments are what can be done, and ``check`` holds after any."""
+
+    gate: Gate
+
+    def check(self) -> None: ...
+
+
+def act(play: Play, names: str) -> None:
+    for name in names.split():
+        getattr(play, name)()
+
+
+def play_interleaved(begin: Callable[[], Play], before: str, one: str, other: str) -> None:
+    """Check what comes of it wherever ``other``, of a second thread, comes in between the steps of ``one``."""
+    for at_step in count(1):
+        play = begin()
+        act(play, before)
+        was_in_time = run_interleaved(play.gate, partial(act, play, one), partial(act, play, other), at_step)
+        play.check()
+        if not was_in_time:
+            break
+
+
+def play_interrupted(begin: Callable[[], Play], before: str, interrupted: str, finalizer: str) -> None:
+    """Check what comes of it wherever a finalizer runs in the same thread."""
+    for at_step in count(1):
+        play, ran = begin(), list[str]()
+
+        def finalize(play: Play = play, ran: list[str] = ran) -> None:
+            ran.append(finalizer)
+            act(play, finalizer)
+
+        act(play, before)
+        with called_before_step(at_step, finalize):
+            act(play, interrupted)
+        if not ran:
+            break
+        play.check()
+
+
+def in_both_orders(before: str, one: str, other: str) -> Iterator[Any]:
+    for first, second in ((one, other), (other, one)):
+        yield pytest.param(before, first, second, id=f"{before}: {first} before {second}")

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -30,7 +29,14 @@ from .gate_fakes import (
     numbers,
     time_out,
 )
-from .gate_steps import GATE_FILES, called_before_step, run_interleaved
+from .gate_steps import (
+    GATE_FILES,
+    called_before_step,
+    in_both_orders,
+    play_interleaved,
+    play_interrupted,
+    run_interleaved,
+)
 
 
 class Play:
@@ -45,10 +51,6 @@ class Play:
         self.has_place = self.gate.take_place_nowait()
         self.is_waiting = False
         self.newcomer: Grant | None = None
-
-    def act(self, names: str) -> None:
-        for name in names.split():
-            getattr(self, name)()
 
     def join(self) -> None:
         self.is_waiting = True
@@ -105,11 +107,6 @@ class Play:
         assert self.lease.given_back <= 1
 
 
-def in_both_orders(before: str, one: str, other: str) -> Iterator[Any]:
-    for first, second in ((one, other), (other, one)):
-        yield pytest.param(before, first, second, id=f"{before}: {first} before {second}")
-
-
 PLAYS = [
     *in_both_orders("rest", "resume", "come"),
     *in_both_orders("rest", "resume", "join"),
@@ -128,13 +125,7 @@ PLAYS = [
 def test_nothing_is_lost_wherever_one_thread_comes_in_between_the_steps_of_another(
     before: str, one: str, other: str
 ) -> None:
-    for at_step in count(1):
-        play = Play()
-        play.act(before)
-        was_in_time = run_interleaved(play.gate, partial(play.act, one), partial(play.act, other), at_step)
-        play.check()
-        if not was_in_time:
-            break
+    play_interleaved(Play, before, one, other)
 
 
 @pytest.mark.parametrize(
@@ -155,19 +146,7 @@ def test_nothing_is_lost_wherever_one_thread_comes_in_between_the_steps_of_anoth
     ],
 )
 def test_a_finalizer_may_interrupt_the_gate_anywhere(before: str, interrupted: str, finalizer: str) -> None:
-    for at_step in count(1):
-        play, ran = Play(), list[str]()
-
-        def finalize(play: Play = play, ran: list[str] = ran) -> None:
-            ran.append(finalizer)
-            play.act(finalizer)
-
-        play.act(before)
-        with called_before_step(at_step, finalize):
-            play.act(interrupted)
-        if not ran:
-            break
-        play.check()
+    play_interrupted(Play, before, interrupted, finalizer)
 
 
 def test_a_finalizer_may_interrupt_a_thread_that_waits_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

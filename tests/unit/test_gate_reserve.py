@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from functools import partial
-from itertools import count
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +26,7 @@ from .gate_fakes import (
     rested,
     run_tasks,
 )
-from .gate_steps import called_before_step, run_interleaved
+from .gate_steps import in_both_orders, play_interleaved, play_interrupted
 
 HIGH = Ask(Rank.HIGH)
 
@@ -159,10 +155,6 @@ class Play:
         self.turns: dict[str, Turn[ThreadWaiter]] = {}
         self.came: Grant | None = None
 
-    def act(self, names: str) -> None:
-        for name in names.split():
-            getattr(self, name)()
-
     def join(self) -> None:
         self.turns["newcomer"] = join(self.gate, ask=ORDINARY)
 
@@ -198,11 +190,6 @@ class Play:
             self.gate.release(is_reserved=grant is RESERVED)
 
 
-def in_both_orders(before: str, one: str, other: str) -> Iterator[Any]:
-    for first, second in ((one, other), (other, one)):
-        yield pytest.param(before, first, second, id=f"{before}: {first} before {second}")
-
-
 @pytest.mark.parametrize(
     ("before", "one", "other"),
     [
@@ -219,13 +206,7 @@ def in_both_orders(before: str, one: str, other: str) -> Iterator[Any]:
 def test_the_reserve_is_kept_wherever_one_thread_comes_in_between_the_steps_of_another(
     before: str, one: str, other: str
 ) -> None:
-    for at_step in count(1):
-        play = Play()
-        play.act(before)
-        was_in_time = run_interleaved(play.gate, partial(play.act, one), partial(play.act, other), at_step)
-        play.check()
-        if not was_in_time:
-            break
+    play_interleaved(Play, before, one, other)
 
 
 @pytest.mark.parametrize(
@@ -241,19 +222,7 @@ def test_the_reserve_is_kept_wherever_one_thread_comes_in_between_the_steps_of_a
     ],
 )
 def test_a_finalizer_may_give_back_to_the_reserve_anywhere(before: str, interrupted: str, finalizer: str) -> None:
-    for at_step in count(1):
-        play, ran = Play(), list[int]()
-
-        def finalize(play: Play = play, ran: list[int] = ran) -> None:
-            ran.append(1)
-            play.act(finalizer)
-
-        play.act(before)
-        with called_before_step(at_step, finalize):
-            play.act(interrupted)
-        if not ran:
-            break
-        play.check()
+    play_interrupted(Play, before, interrupted, finalizer)
 
 
 # any order

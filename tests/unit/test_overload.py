@@ -133,6 +133,17 @@ def test_a_relapse_is_seen_in_a_tenth_of_the_time(after_ns: int, patience_ns: in
     assert rule.is_overloaded(ended_ns + after_ns + patience_ns)
 
 
+def test_what_a_server_that_stood_still_has_caused_is_no_sign_of_a_relapse() -> None:
+    rule, now_ns = overloaded_rule()
+    rule.count_stall()
+    ended_ns = let_window_pass(rule, now_ns, newcomers=1, refused=0)
+    assert not rule.is_overloaded(stand(rule, ended_ns, INTERVAL_NS - 1)), "a burst passes as ever"
+    rule.observe(ABOVE_NS, ended_ns + INTERVAL_NS)
+    assert rule.is_overloaded(ended_ns + INTERVAL_NS)
+    ended_ns = let_window_pass(rule, ended_ns + INTERVAL_NS, newcomers=1, refused=0)
+    assert rule.is_overloaded(stand(rule, ended_ns, INTERVAL_NS // 10)), "and the next one is judged for itself"
+
+
 def test_only_who_was_refused_lately_is_expected_back() -> None:
     """Without overload too: what was refused since the start would keep everybody away for ever longer."""
     rule = make_rule()

@@ -54,6 +54,8 @@ SMALL = replace(
     frozen_s=1.0,
     thawed_s=2.0,
 )
+BRIEF = replace(SMALL, contests=(Contest(SLEEP, EVERYBODY, (1,)),))
+"""For what does not depend on the multiples."""
 
 
 class MadeUp:
@@ -113,8 +115,14 @@ def measure(scale: Scale = SMALL, made_up: MadeUp | None = None, *, may_freeze: 
 
 
 @cache
+def course() -> tuple[MadeUp, Outcome]:
+    """The course of everybody, and who measured it."""
+    made_up = MadeUp()
+    return made_up, measure(made_up=made_up)
+
+
 def outcome() -> Outcome:
-    return measure()
+    return course()[1]
 
 
 def plan() -> Plan:
@@ -133,8 +141,7 @@ def arm_of(found: Outcome, name: str) -> ArmResult:
 
 
 def test_capacity_is_the_best_of_stock_just_below_what_little_allows() -> None:
-    made_up = MadeUp()
-    found = measure(made_up=made_up)
+    made_up, found = course()
     alone, *calibrations = made_up.trials[:4]
     assert (alone.label, alone.probe) == ("sleep alone", True)
     assert [trial.label for trial in calibrations] == [
@@ -151,17 +158,16 @@ def test_a_void_calibration_counts_only_if_all_are_void() -> None:
             late = "0.97" in trial.label
             return replace(super().measure(trial), checks=(Check("lateness", not late, "made up"),))
 
-    found = measure(made_up=LateOnce())
+    found = measure(BRIEF, LateOnce())
     assert "stock 0.9 of" in str(found.parameters["sleep: capacity"])
     assert all(check.ok for check in arm_of(found, "stock-sleep").checks)
-    void = measure(made_up=MadeUp(ok=False))
+    void = measure(BRIEF, MadeUp(ok=False))
     assert "stock 0.97 of" in str(void.parameters["sleep: capacity"])
     assert not all(check.ok for check in arm_of(void, "stock-sleep").checks)
 
 
 def test_everybody_meets_the_same_arrivals_in_turn() -> None:
-    made_up = MadeUp()
-    measure(made_up=made_up)
+    made_up, _ = course()
     points = [trial for trial in made_up.trials if "run" in trial.label and trial.label.startswith("sleep")]
     assert [trial.arm.name for trial in points] == [f"{case.name}-sleep" for case in EVERYBODY] * 4
     for label in dict.fromkeys(trial.label for trial in points):
@@ -194,7 +200,7 @@ def test_a_rival_is_shown_with_the_setting_that_was_best() -> None:
             return samples if best else samples[::2]
 
     made_up = Picky()
-    found = measure(made_up=made_up)
+    found = measure(BRIEF, made_up)
     assert arm_of(found, "tuned-sleep").parameters["pool_timeout_s"] == 0.5
     assert found.parameters["sleep: pool_timeout_s"] == 0.5
     limits = {trial.arm.limit_concurrency for trial in made_up.trials if trial.arm.name == "limited-sleep"}
@@ -203,8 +209,9 @@ def test_a_rival_is_shown_with_the_setting_that_was_best() -> None:
 
 
 def test_a_server_that_is_not_the_labs_is_never_frozen() -> None:
+    assert any(trial.freeze for trial in course()[0].trials)
     made_up = MadeUp()
-    found = measure(made_up=made_up, may_freeze=False)
+    found = measure(BRIEF, made_up, may_freeze=False)
     assert not any(trial.freeze for trial in made_up.trials)
     assert not any(arm.name.endswith("frozen") for arm in found.arms)
     assert any(arm.name.endswith("recovery") for arm in found.arms)
@@ -212,7 +219,7 @@ def test_a_server_that_is_not_the_labs_is_never_frozen() -> None:
 
 def test_a_machine_that_answers_nothing_in_time_is_one_line() -> None:
     with pytest.raises(LabError, match=r"stock answered no /sleep within 1 s; is the machine overloaded\?"):
-        measure(made_up=MadeUp(capacity=0))
+        measure(BRIEF, MadeUp(capacity=0))
 
 
 def test_quick_takes_at_most_75_seconds_and_full_25_minutes() -> None:
@@ -317,8 +324,7 @@ def test_curves_are_told_by_case_and_kind() -> None:
 
 
 def test_every_load_has_pings_beside_it() -> None:
-    made_up = MadeUp()
-    measure(made_up=made_up)
+    made_up, _ = course()
     assert all([ask.path for ask in trial.load.asks][1] == PING for trial in made_up.trials)
 
 

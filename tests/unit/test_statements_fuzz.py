@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from headgate.statements import Family, StatementClass, classify_text
@@ -211,7 +211,6 @@ SPACES = st.text(" \t\n\r\f", min_size=1, max_size=3)
 COMMENTS = st.sampled_from(["/**/", " /* a ' \" ; ( */ ", "/***/", " -- INTO ' \n", "\n--\r\n"])
 
 
-@settings(max_examples=200)
 @given(data=st.data(), family=FAMILIES, case=st.sampled_from([_upper, _lower]))
 def test_case_space_and_comments_change_nothing(
     data: st.DataObject, family: Family, case: Callable[[str], str]
@@ -239,7 +238,8 @@ def test_what_is_in_quotes_never_matters(content: str, family: Family, data: st.
 
 @given(content=CONTENT, family=FAMILIES)
 def test_what_is_in_a_quoted_name_never_matters(content: str, family: Family) -> None:
-    assume("pragma_" not in content.lower() and content)
+    """But for a view that shows what the guard has set."""
+    assume(content and "pragma_" not in content.lower() and "pg_settings" not in content.lower())
     name = '"' + content.replace('"', '""') + '"'
     assert classify_text(f"SELECT {name}, t.{name} AS {name} FROM {name}", family) is READ
     assert classify_text(f"SELECT {name}(1) FROM t", family) is not READ

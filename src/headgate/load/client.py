@@ -176,7 +176,7 @@ class Client:
             self._bury(connection)
             return
         connection.opening = self._loop.create_task(self._open_connection(connection, exchange))
-        connection.opening.add_done_callback(lambda _: self._on_opening_ended(connection))
+        connection.opening.add_done_callback(lambda task: self._on_opening_ended(connection, task))
 
     async def _open_connection(self, connection: Connection, exchange: Exchange) -> None:
         if not exchange.retried:
@@ -195,10 +195,11 @@ class Client:
                 connection.exchange = None
                 self.on_broken(connection, exchange, connect_word(error))
 
-    def _on_opening_ended(self, connection: Connection) -> None:
+    def _on_opening_ended(self, connection: Connection, opening: asyncio.Task[None]) -> None:
         # Not at the end of the task's own code: a task cancelled before its first step runs none of it.
         connection.opening = None
-        if not connection.is_open:
+        # uvloop tells nobody that a connection is lost whose opening was cancelled in the turn it was made in.
+        if opening.cancelled() or not connection.is_open:
             self._bury(connection)
 
     def _reuse(self, connection: Connection) -> None:

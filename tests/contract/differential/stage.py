@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -30,6 +31,8 @@ COLLECT_AFTER = 20
 """Programs between two collections of garbage; within one, only reference counts end an object's life."""
 
 
+THREAD_TIMEOUT_S = 5.0
+
 DISPOSE_AFTER = 10 * COLLECT_AFTER
 """Programs between two disposals of every engine: afterwards ours may have no connection left."""
 
@@ -41,6 +44,7 @@ class Stage:
         self.driver = driver
         self.tally = Tally()
         self._plays = count()
+        self._threads = set(threading.enumerate())
         self.runner = asyncio.Runner()
         self.ground: Ground = SqliteGround(directory) if url is None else PostgresGround(url)
         self.stock = Arm("stock", driver, self.ground)
@@ -82,6 +86,10 @@ class Stage:
         gc.unfreeze()
         gc.collect()  # what stock has forgotten complains here, where the test expects it
         self.ground.await_vanishing(self.ground.connected("leased"))
+        for thread in set(threading.enumerate()) - self._threads:
+            thread.join(
+                THREAD_TIMEOUT_S
+            )  # aiosqlite's, which tell the loop that they have closed a forgotten connection
         self.runner.close()
         self.ground.close()
         assert not [repr(gate) for gate in gates if gate.statistics().idle], "places left behind"

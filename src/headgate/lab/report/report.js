@@ -42,6 +42,29 @@
     };
   }
 
+  function curveOptions(element) {
+    return {
+      width: element.clientWidth,
+      height: element.clientHeight,
+      legend: { show: false },
+      padding: [12, 24, 0, 0],
+      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+    };
+  }
+  const curveLine = (curve) => ({
+    points: { show: false },
+    stroke: inColour(curve.colour),
+    width: curve.colour.startsWith("headgate") ? 2.6 : 2,
+    dash: curve.dash.length ? curve.dash : undefined,
+  });
+  function showChosen(plot, element, first) {
+    for (const box of element.closest("figure").querySelectorAll("input[data-curve]")) {
+      const apply = () => plot.setSeries(Number(box.dataset.curve) + first, { show: box.checked });
+      box.addEventListener("change", apply);
+      if (!box.checked) apply();
+    }
+  }
+
   /* ---- paths: marks that differ in shape, not in colour alone ---- */
 
   function eachPoint(plot, series, visit) {
@@ -185,11 +208,7 @@
     const readouts = [...element.closest("figure").querySelectorAll("output")];
     const plot = new uPlot(
       {
-        width: element.clientWidth,
-        height: element.clientHeight,
-        legend: { show: false },
-        padding: [12, 24, 0, 0],
-        cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+        ...curveOptions(element),
         scales: {
           x: { time: false, distr: 3, range: [1, end] },
           y: { distr: 3, range: [low, high] },
@@ -200,12 +219,7 @@
         ],
         series: [
           {},
-          ...chart.curves.map((curve) => ({
-            points: { show: false },
-            stroke: inColour(curve.colour),
-            width: curve.colour.startsWith("headgate") ? 2.6 : 2,
-            dash: curve.dash.length ? curve.dash : undefined,
-          })),
+          ...chart.curves.map(curveLine),
         ],
         hooks: {
           draw: [drawEnds(chart)],
@@ -215,11 +229,7 @@
       [chart.x, ...chart.curves.map((curve) => curve.y)],
       element,
     );
-    for (const box of element.closest("figure").querySelectorAll("input[data-curve]")) {
-      const apply = () => plot.setSeries(Number(box.dataset.curve) + 1, { show: box.checked });
-      box.addEventListener("change", apply);
-      if (!box.checked) apply();
-    }
+    showChosen(plot, element, 1);
     return plot;
   }
 
@@ -264,15 +274,10 @@
   function goodput(element, chart) {
     const [first, last] = [chart.x[0], chart.x[chart.x.length - 1]];
     const top = Math.max(1.1, ...chart.curves.flatMap((curve) => curve.high.filter((value) => value != null))) * 1.06;
-    const figure = element.closest("figure");
-    const readouts = [...figure.querySelectorAll("output")];
+    const readouts = [...element.closest("figure").querySelectorAll("output")];
     const plot = new uPlot(
       {
-        width: element.clientWidth,
-        height: element.clientHeight,
-        legend: { show: false },
-        padding: [12, 24, 0, 0],
-        cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+        ...curveOptions(element),
         scales: {
           x: { time: false, distr: 3, range: [first * 0.85, last * 1.18] },
           y: { range: [0, top] },
@@ -284,13 +289,7 @@
         series: [
           {},
           { points: { show: false }, stroke: inColour("ink"), width: 1.4, dash: [2, 4] },
-          ...chart.curves.map((curve) => ({
-            points: { show: false },
-            spanGaps: true,
-            stroke: inColour(curve.colour),
-            width: curve.colour.startsWith("headgate") ? 2.6 : 2,
-            dash: curve.dash.length ? curve.dash : undefined,
-          })),
+          ...chart.curves.map((curve) => ({ ...curveLine(curve), spanGaps: true })),
         ],
         hooks: {
           draw: [drawSpreads(chart)],
@@ -306,11 +305,7 @@
       [chart.x, chart.x.map((x) => Math.min(1, x)), ...chart.curves.map((curve) => curve.y)],
       element,
     );
-    for (const box of figure.querySelectorAll("input[data-curve]")) {
-      const apply = () => plot.setSeries(Number(box.dataset.curve) + 2, { show: box.checked });
-      box.addEventListener("change", apply);
-      if (!box.checked) apply();
-    }
+    showChosen(plot, element, 2);
     return plot;
   }
 
