@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
 import psutil
 
@@ -23,6 +23,9 @@ _BACKLOG = 16_384
 
 _UNTELLING_LINES = ("Application startup failed. Exiting.",)
 
+Loop = Literal["auto", "asyncio", "uvloop"]
+FAST_LOOP: Final[Loop] = "auto" if sys.platform == "win32" else "uvloop"
+
 
 class Service:
     """uvicorn, with one worker, around the ASGI app that ``factory(configuration)`` returns.
@@ -34,6 +37,7 @@ class Service:
     :param log: file that takes all output of the service; overwritten.
     :param port: 0 for a free one.
     :param limit_concurrency: uvicorn's option of that name.
+    :param loop: likewise.
     :param environment: all of its environment variables.
     :param obey: ``package.module:function``, which answers in the service what ``ask`` asks.
     :param directory: its working directory; by default this process's.
@@ -49,6 +53,7 @@ class Service:
         host: str = "127.0.0.1",
         port: int = 0,
         limit_concurrency: int | None = None,
+        loop: Loop = FAST_LOOP,
         environment: Mapping[str, str],
         obey: str | None = None,
         directory: str | None = None,
@@ -59,6 +64,7 @@ class Service:
         self._host = host
         self._port = port
         self._limit_concurrency = limit_concurrency
+        self._loop = loop
         self._environment = environment
         self._obey = obey
         self._directory = directory
@@ -121,6 +127,7 @@ class Service:
             "socket": descriptor,
             "backlog": _BACKLOG,
             "limit_concurrency": self._limit_concurrency,
+            "loop": self._loop,
             "obey": self._obey,
         }
 

@@ -63,11 +63,11 @@ def load_factory(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def configure(app: Any, *, backlog: int, limit_concurrency: int | None) -> uvicorn.Config:
-    """Return uvicorn's configuration: one worker, its fast loop and parser, no access log."""
+def configure(app: Any, *, backlog: int, limit_concurrency: int | None, loop: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration: one worker, its fast parser, no access log."""
     return uvicorn.Config(
         app,
-        loop="auto" if sys.platform == "win32" else "uvloop",
+        loop=loop,
         http="httptools",
         access_log=False,
         log_level="warning",
@@ -86,7 +86,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     listener = socket.socket(fileno=order["socket"])
     app = load_factory(order["factory"])(order["configuration"])
-    config = configure(app, backlog=order["backlog"], limit_concurrency=order["limit_concurrency"])
+    config = configure(app, backlog=order["backlog"], limit_concurrency=order["limit_concurrency"], loop=order["loop"])
     server = AnnouncingServer(config, answers)
     obey = None if order["obey"] is None else load_factory(order["obey"])
     arguments = (server, answers, obey)

@@ -10,20 +10,26 @@ import asyncio
 import gc
 import sys
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from typing import Any, Final, NamedTuple
 
 from headgate.xray.app_code import is_app_code, site_of
-from headgate.xray.observation import NOWHERE, Site
-
-RUNS: Final = "its own code"
-"""What is «awaited» by a holder that runs."""
+from headgate.xray.observation import A_THREAD, NOWHERE, RUNS, THE_DATABASE, Site
 
 MOST_LINKS: Final = 200
 _BRIDGES: Final = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable")
 """Objects of the interpreter that show only to the garbage collector what they await."""
 
-DATABASE_PACKAGES: Final = ("sqlalchemy", "asyncpg", "psycopg", "aiosqlite", "headgate")
+DRIVERS: Final = frozenset({"asyncpg", "psycopg", "psycopg2", "aiosqlite", "aiomysql", "asyncmy", "pymysql", "oracledb"})
+_FUTURES: Final = {"_GatheringFuture": "asyncio.gather", "FutureIter": "a future", "Future": "a future"}
+
+
+class _Link(NamedTuple):
+    """One of a chain: a frame, or what has none, by its name; ``package`` is that of its code."""
+
+    frame: FrameType | None
+    package: str
+    name: str
 
 
 def what_awaits(task: asyncio.Task[Any]) -> tuple[Site, str]:
@@ -31,29 +37,44 @@ def what_awaits(task: asyncio.Task[Any]) -> tuple[Site, str]:
 
     ``NOWHERE`` if none of its coroutines is the application's.
     """
-    site, what = NOWHERE, ""
-    for frame, name in _chain(task.get_coro()):
-        if frame is not None and is_app_code(frame.f_code):
-            site, what = site_of(frame), ""
+    below: list[_Link] = []
+    site = NOWHERE
+    for link in _chain(task.get_coro()):
+        if link.frame is not None and is_app_code(link.frame.f_code):
+            site, below = site_of(link.frame), []
         else:
-            what = what or name
-    return site, what or RUNS
+            below.append(link)
+    return site, _what_is_awaited(below, is_first=site is not NOWHERE)
+
+
+def _what_is_awaited(below: list[_Link], *, is_first: bool) -> str:
+    """What the links below the application's line wait for: the first by name, or the last that says something."""
+    telling = [link for link in below if link.frame is not None and link.package != "asyncio"]
+    if telling and telling[-1].package in DRIVERS:
+        return THE_DATABASE
+    if is_first:
+        return below[0].name if below else RUNS
+    if any(link.name.endswith("run_sync_in_worker_thread") for link in below):
+        return A_THREAD
+    return telling[-1].name if telling else RUNS
 
 
 def what_runs(thread: int) -> tuple[Site, str]:
     """The line of the application's that a thread is at, and the function it has called there."""
-    frame = sys._current_frames().get(thread)
+    frame = deepest = sys._current_frames().get(thread)
     below: FrameType | None = None
     for _ in range(MOST_LINKS):
-        if frame is None:
-            return NOWHERE, ""
+        if frame is None or deepest is None:
+            break
         if is_app_code(frame.f_code):
-            return site_of(frame), RUNS if below is None else _name(below.f_code, below)
+            if below is None:
+                return site_of(frame), RUNS
+            return site_of(frame), THE_DATABASE if package_of(deepest) in DRIVERS else name_of(below)
         below, frame = frame, frame.f_back
-    return NOWHERE, ""
+    return NOWHERE, "" if deepest is None else name_of(deepest)
 
 
-def _chain(link: Any) -> Iterator[tuple[FrameType | None, str]]:
+def _chain(link: Any) -> Iterator[_Link]:
     """Each suspended frame from the task's outermost coroutine inwards, and last what has none, by their names."""
     for _ in range(MOST_LINKS):
         if type(link).__name__ in _BRIDGES:
@@ -61,9 +82,9 @@ def _chain(link: Any) -> Iterator[tuple[FrameType | None, str]]:
         frame, awaited = _frame_and_awaited(link)
         if frame is None:
             if link is not None:
-                yield None, _future_name(link)
+                yield _Link(None, "", _future_name(link))
             return
-        yield frame, _name(frame.f_code, frame)
+        yield _Link(frame, package_of(frame), name_of(frame))
         link = awaited
 
 
@@ -71,7 +92,7 @@ def _future_name(link: Any) -> str:
     if isinstance(link, asyncio.Task):
         return f"a task: {getattr(link.get_coro(), '__qualname__', link.get_name())}"
     kind = type(link).__name__
-    return {"_GatheringFuture": "asyncio.gather", "FutureIter": "a future", "Future": "a future"}.get(kind, kind)
+    return _FUTURES.get(kind, kind)
 
 
 def _frame_and_awaited(link: Any) -> tuple[FrameType | None, Any]:
@@ -89,8 +110,12 @@ def _behind(link: Any) -> Any:
     return next((found for found in gc.get_referents(link) if isinstance(found, kinds)), None)
 
 
-def _name(code: CodeType, frame: FrameType) -> str:
+def package_of(frame: FrameType) -> str:
+    """The package that a frame's code is of."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def name_of(frame: FrameType) -> str:
     """``asyncio.sleep``, ``httpx.AsyncClient.get``: the package, then the function."""
-    package = frame.f_globals.get("__name__", "").partition(".")[0]
-    function = code.co_qualname.replace(".<locals>", "")
+    package, function = package_of(frame), frame.f_code.co_qualname.replace(".<locals>", "")
     return f"{package}.{function}" if package else function

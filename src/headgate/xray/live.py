@@ -6,35 +6,43 @@ Mutable and cheap, written by the hooks from any task or thread; ``recorder`` ad
 from __future__ import annotations
 
 import asyncio
+import itertools
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final
 
 from sqlalchemy.pool import Pool, QueuePool
 
 from headgate.lease import VirtualConnection
-from headgate.ledger import Ledger
+from headgate.ledger import Ledger, current_ledger
 from headgate.names import HELD_IDLE
-from headgate.xray.observation import NOWHERE, Site
+from headgate.xray.observation import Site
 
 MOST_STATEMENTS: Final = 2_000
 """Of one request; more are counted in its phases only."""
+
+MOST_POOLS: Final = 100
+"""From then on those that are gone are forgotten."""
+
+CLOSING_NS: Final = 100_000_000
+"""After a request: a cancelled session is closed in a task of its own."""
 
 
 class LiveStatement:
     """A statement that runs or has run.
 
-    :ivar cause: the relationship whose loading sent it, if that was looked up.
+    :ivar cause: the mapped attribute whose loading sent it, and ``loads`` what that is, if it was looked up.
     """
 
-    __slots__ = ("began_ns", "cause", "ended_ns", "site", "text")
+    __slots__ = ("began_ns", "cause", "ended_ns", "loads", "site", "text")
 
     def __init__(self, text: str, site: Site, began_ns: int) -> None:
         self.text = text
         self.site = site
         self.began_ns = began_ns
         self.ended_ns = 0
-        self.cause = ""
+        self.cause = self.loads = ""
 
 
 class LiveHold:
@@ -76,25 +84,51 @@ class LiveHold:
         self.thread = thread
         self.has_been_told = False
 
+    def is_forgotten(self, now_ns: int) -> bool:
+        """Whether whoever acquired it is gone. A task of its own may outlive the request it was started in."""
+        request, task = self.request, self.task
+        if request is None:
+            return task is not None and task.done()
+        if not request.ended_ns or now_ns - request.ended_ns < CLOSING_NS:
+            return False
+        return task is None or task.done() or task is request.task
+
 
 class LiveRequest(Ledger):
     """A request's ledger, and what the X-ray wants to know beside it.
 
+    :ivar second: where it asked for a connection while it held one of the same pool.
     :ivar threads: of each worker thread it asked for: the wait, then the run, in nanoseconds.
-    :ivar answered_ns: when the last of its response went out; 0 before.
+    :ivar responding_ns: when its response began to go out, and ``answered_ns`` when the last of it had; 0 before.
     :ivar task: the task the app runs in.
+    :ivar repeats: how often each of ``statements`` has been sent, by its text.
     :ivar thread: the worker thread that runs for it now, by its number; 0 while none does.
     """
 
-    __slots__ = ("answered_ns", "ended_ns", "holds", "scope", "statements", "status", "task", "thread", "threads")
+    __slots__ = (
+        "answered_ns",
+        "ended_ns",
+        "holds",
+        "repeats",
+        "responding_ns",
+        "scope",
+        "second",
+        "statements",
+        "status",
+        "task",
+        "thread",
+        "threads",
+    )
 
     def __init__(self, scope: MutableMapping[str, Any], began_ns: int) -> None:
         super().__init__(began_ns)
         self.scope = scope
         self.status = 0
-        self.answered_ns = 0
+        self.responding_ns = self.answered_ns = 0
         self.ended_ns = 0
         self.statements: list[LiveStatement] = []
+        self.repeats: dict[str, int] = {}
+        self.second: Site | None = None
         self.holds: list[LiveHold] = []
         self.threads: list[tuple[int, int]] = []
         self.thread = 0
@@ -116,18 +150,36 @@ class LiveRequest(Ledger):
 class PoolTally:
     """What is counted of a pool, which may be gone by now.
 
-    :ivar refused: the server's words when it had no connection left.
+    :ivar refused: the server's words when it had no connection left; ``refusals``: how often it had none.
+    :ivar held_ns: by holds that have ended, counted from ``since_ns``.
+    :ivar most: the most that were seen to be held at one time.
     """
 
-    __slots__ = ("kind", "limit", "name", "opened", "pool", "refused", "timeouts")
+    __slots__ = (
+        "held_ns",
+        "kind",
+        "limit",
+        "most",
+        "name",
+        "opened",
+        "pool",
+        "refusals",
+        "refused",
+        "since_ns",
+        "timeouts",
+    )
 
     def __init__(self, pool: Pool) -> None:
         self.pool = weakref.ref(pool)
         self.name = pool_name(pool)
         self.kind = type(pool).__name__
         self.limit = _limit_of(pool)
-        self.timeouts = 0
-        self.opened = 0
+        self.begin_anew(0)
+
+    def begin_anew(self, now_ns: int) -> None:
+        """Forget what was counted so far."""
+        self.since_ns = now_ns
+        self.timeouts = self.opened = self.refusals = self.held_ns = self.most = 0
         self.refused = ""
 
 
@@ -147,7 +199,9 @@ class Live:
 
     :param on_begin: called with each request that has come, in its task.
     :param on_request: called with each request that has ended.
-    :param on_hold: called with each hold that has ended outside of a request.
+    :param on_hold: called with each hold that has ended outside of a request, or after its request had.
+    :ivar begun: requests that have come.
+    :ivar started: they, and all else that was begun for them: runs in threads, and holds.
     """
 
     def __init__(
@@ -163,12 +217,13 @@ class Live:
         self.holds: dict[int, LiveHold] = {}
         """By the identity of the pool's entry."""
         self.pools: dict[int, PoolTally] = {}
-        self.last_site = NOWHERE
-        """Of the statement that began last: while it runs in a greenlet, nobody else can see who sent it."""
+        self.begun = self.started = 0
 
     def begin(self, request: LiveRequest) -> None:
         """Note that a request has come."""
         self.requests[id(request)] = request
+        self.begun += 1
+        self.started += 1
         self._on_begin(request)
 
     def end(self, request: LiveRequest, now_ns: int) -> None:
@@ -182,6 +237,7 @@ class Live:
         if id(entry) in self.holds:  # told twice: a pool's method that calls the one it overrides
             return
         self.holds[id(entry)] = hold
+        self.started += 1
         if hold.request is not None:
             hold.request.holds.append(hold)
             hold.request.enter(HELD_IDLE, hold.began_ns)
@@ -192,10 +248,11 @@ class Live:
         if hold is None:
             return
         hold.ended_ns = now_ns
-        if hold.request is None:
-            self._on_hold(hold)
-        else:
+        hold.pool.held_ns += max(0, now_ns - max(hold.began_ns, hold.pool.since_ns))
+        if hold.request is not None:
             hold.request.leave(HELD_IDLE, now_ns)
+        if hold.request is None or hold.request.ended_ns:
+            self._on_hold(hold)
 
     def hold_behind(self, connection: Any) -> LiveHold | None:
         """The hold that SQLAlchemy's handle of a connection belongs to."""
@@ -211,5 +268,40 @@ class Live:
         """What is counted of a pool; a new one for one that is new."""
         tally = self.pools.get(id(pool))
         if tally is None or tally.pool() is not pool:
-            tally = self.pools[id(pool)] = PoolTally(pool)
+            if len(self.pools) >= MOST_POOLS:
+                self._forget_pools()
+            tally = PoolTally(pool)
+            tally.name = self._own_name(tally.name)
+            self.pools[id(pool)] = tally
         return tally
+
+    def _own_name(self, name: str) -> str:
+        """The same, with a number if another pool has it."""
+        names = {one.name for one in list(self.pools.values())}
+        numbered = (f"{name} {number}" for number in itertools.count(2))
+        return name if name not in names else next(one for one in numbered if one not in names)
+
+    def _forget_pools(self) -> None:
+        """An app that makes an engine a request must not cost memory for each."""
+        for key, tally in list(self.pools.items()):
+            if tally.pool() is None:
+                del self.pools[key]
+
+    def leaked_holds(self, now_ns: int) -> Iterator[LiveHold]:
+        """Those that nobody will end."""
+        return (hold for hold in list(self.holds.values()) if hold.is_forgotten(now_ns))
+
+    def request_of_task(self, task: asyncio.Task[Any]) -> LiveRequest | None:
+        """The request that a task works for: the app's own, or one in which a connection was acquired."""
+        if hasattr(task, "get_context"):  # Python 3.12
+            found = task.get_context().get(current_ledger)
+            return found if isinstance(found, LiveRequest) else None
+        for request in list(self.requests.values()):
+            if request.task is task:
+                return request
+        return next((hold.request for hold in list(self.holds.values()) if hold.task is task), None)
+
+    def note_most_held(self) -> None:
+        """Look how many connections of each pool are held now."""
+        for pool, held in Counter(hold.pool for hold in list(self.holds.values())).items():
+            pool.most = max(pool.most, held)

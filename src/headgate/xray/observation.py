@@ -29,12 +29,20 @@ class Site(NamedTuple):
 
 NOWHERE = Site("", 0, "")
 
+RUNS = "its own code"
+"""What a holder «awaits» that runs."""
+
+THE_DATABASE = "the database"
+"""What is awaited between two statements while rows are fetched, or the connection is asked whether it lives."""
+
+A_THREAD = "a worker thread"
+
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
     """What holders waited for at one line while no statement ran on their connection.
 
-    :ivar what: the awaited function's name, or ``code`` for Python that ran.
+    :ivar what: the awaited function's name, or one of ``RUNS`` and ``A_THREAD``.
     :ivar share: of the time these connections were held idle, 0 to 1.
     """
 
@@ -48,7 +56,7 @@ class HoldSum:
     """All holds of one route that began at one line.
 
     :ivar held_ns: over all of them; ``busy_ns`` of it statements ran.
-    :ivar after_answer_ns: of it, after the response was complete.
+    :ivar after_answer_ns: of it, after the response was complete; ``sending_ns``: while it was on its way.
     """
 
     pool: str
@@ -58,6 +66,7 @@ class HoldSum:
     busy_ns: int
     after_answer_ns: int
     awaited: tuple[Awaited, ...] = ()
+    sending_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,8 @@ class StatementSum:
     """All executions of one statement from one line.
 
     :ivar requests: in how many requests it ran at all; ``most``: the most often in a single one.
-    :ivar cause: the relationship whose loading sent it; '' if unknown.
+    :ivar cause: the mapped attribute whose loading sent it, ``Order.items``; '' if there is none.
+    :ivar loads: what that is: ``collection``, ``reference``, ``deferred`` or ``expired``.
     """
 
     text: str
@@ -75,6 +85,7 @@ class StatementSum:
     most: int
     time_ns: int
     cause: str = ""
+    loads: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class RouteSum:
     :ivar latencies_ns: sorted; of a sample, if there were many.
     :ivar thread_runs: how often it asked for a worker thread, with the sums of waiting and running.
     :ivar holders: how many requests held a connection, by pool.
-    :ivar twice: requests that acquired a connection while they held one of the same pool.
+    :ivar twice: requests that acquired a connection while they held one of the same pool; ``second``: where they did.
     """
 
     route: str
@@ -101,16 +112,17 @@ class RouteSum:
     statements: tuple[StatementSum, ...] = ()
     holders: dict[str, int] = field(default_factory=dict)
     twice: int = 0
+    second: Site = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
     """The event loop stood still.
 
-    :ivar verdict: ``code``, ``collection``, ``import``, ``thread`` (it waited for one, or for a lock), ``descheduled``,
-        ``suspended``.
+    :ivar verdict: ``code``, ``collection``, ``import``, ``thread`` (it waited for one, or for a lock), ``contended`` (the
+        other threads kept the interpreter), ``descheduled``, ``suspended``.
     :ivar route: whose code it was, if that is known.
-    :ivar victims: how many other requests waited meanwhile.
+    :ivar victims: how many other requests waited meanwhile, or came and could not be read.
     """
 
     verdict: str
@@ -129,6 +141,9 @@ class PoolFacts:
 
     :ivar kind: the pool's class; ``limit`` is None where it sets none.
     :ivar opened: physical connections opened while it was watched.
+    :ivar refused: the server's words, if it refused to connect for lack of connections; ``refusals``: how often.
+    :ivar held_ns: over all its connections, from the first that was acquired to the last that was given back.
+    :ivar most: the most that were held at one time.
     """
 
     name: str
@@ -137,14 +152,19 @@ class PoolFacts:
     timeouts: int = 0
     opened: int = 0
     refused: str = ""
-    """The server's words, if it refused to connect for lack of connections."""
+    refusals: int = 0
+    held_ns: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """The service's process over the time it was watched.
+    """The service's process.
 
-    :ivar loop_cpu_ns: of the thread that runs the event loop.
+    :ivar wall_ns: from the first request to the last thing that was begun: whoever waits for slow answers afterwards
+        leaves the service idle.
+    :ivar loop_cpu_ns: of the thread that runs the event loop; ``blocked_ns``: how long that thread was kept in a call
+        that used no CPU.
     """
 
     cores: int
@@ -154,6 +174,7 @@ class ProcessFacts:
     loop_cpu_ns: int
     max_connections: int | None = None
     workers: int = 1
+    blocked_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

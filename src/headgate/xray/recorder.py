@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from headgate.ledger import Account
 from headgate.names import PHASES
 from headgate.xray.live import LiveHold, LiveRequest, LiveStatement
-from headgate.xray.observation import Awaited, HoldSum, RouteSum, Site, StatementSum
+from headgate.xray.observation import NOWHERE, Awaited, HoldSum, RouteSum, Site, StatementSum
 
 MOST_ROUTES: Final = 500
 """Beyond them, requests are added up under ``OTHER``: a client chooses its paths."""
@@ -34,20 +35,25 @@ class _Hold:
     held_ns: int = 0
     busy_ns: int = 0
     after_answer_ns: int = 0
+    sending_ns: int = 0
     seen: Counter[tuple[Site, str]] = field(default_factory=Counter)
 
-    def add(self, hold: LiveHold, answered_ns: int) -> None:
+    def add(self, hold: LiveHold, until_ns: int) -> None:
+        request = hold.request
         self.count += 1
-        self.held_ns += hold.ended_ns - hold.began_ns
-        self.busy_ns += hold.busy_ns
-        if answered_ns:
-            self.after_answer_ns += max(0, hold.ended_ns - max(hold.began_ns, answered_ns))
+        self.held_ns += until_ns - hold.began_ns
+        self.busy_ns += min(hold.busy_ns, until_ns - hold.began_ns)
+        if request is not None and request.answered_ns:
+            self.after_answer_ns += max(0, until_ns - max(hold.began_ns, request.answered_ns))
+            sent_ns = min(until_ns, request.answered_ns)
+            if request.responding_ns:
+                self.sending_ns += max(0, sent_ns - max(hold.began_ns, request.responding_ns))
         self.seen.update(hold.seen)
 
     def sum(self, pool: str, site: Site) -> HoldSum:
         seen = self.seen.total()
         awaited = tuple(Awaited(at, what, count / seen) for (at, what), count in self.seen.most_common())
-        return HoldSum(pool, site, self.count, self.held_ns, self.busy_ns, self.after_answer_ns, awaited)
+        return HoldSum(pool, site, self.count, self.held_ns, self.busy_ns, self.after_answer_ns, awaited, self.sending_ns)
 
 
 @dataclass(slots=True)
@@ -57,13 +63,16 @@ class _Statement:
     most: int = 0
     time_ns: int = 0
     cause: str = ""
+    loads: str = ""
 
     def add(self, executions: list[LiveStatement]) -> None:
         self.count += len(executions)
         self.requests += 1
         self.most = max(self.most, len(executions))
         self.time_ns += sum(max(0, one.ended_ns - one.began_ns) for one in executions)
-        self.cause = self.cause or next((one.cause for one in executions if one.cause), "")
+        for one in executions if not self.cause else ():
+            if one.cause:
+                self.cause, self.loads = one.cause, one.loads
 
 
 class _Latencies:
@@ -97,6 +106,7 @@ class _Route:
         self.statements: dict[tuple[str, Site], _Statement] = {}
         self.holders: Counter[str] = Counter()
         self.twice = 0
+        self.second = NOWHERE
 
     def add(self, request: LiveRequest, account: Account) -> None:
         self.count += 1
@@ -110,15 +120,17 @@ class _Route:
             self.thread_run_ns += run_ns
         for hold in request.holds:
             if hold.ended_ns:
-                self.add_hold(hold, request.answered_ns)
-        self.holders.update({hold.pool.name for hold in request.holds if hold.ended_ns})
-        self.twice += _holds_two(request.holds)
+                self.add_hold(hold)
+        self.holders.update({hold.pool.name for hold in request.holds})
+        if request.second is not None:
+            self.twice += 1
+            self.second = request.second
         self._add_statements(request.statements)
 
-    def add_hold(self, hold: LiveHold, answered_ns: int = 0) -> None:
+    def add_hold(self, hold: LiveHold) -> None:
         key = (hold.pool.name, hold.site)
         if key in self.holds or len(self.holds) < MOST_HOLDS:
-            self.holds.setdefault(key, _Hold()).add(hold, answered_ns)
+            self.holds.setdefault(key, _Hold()).add(hold, hold.ended_ns)
 
     def _add_statements(self, statements: list[LiveStatement]) -> None:
         by_key: dict[tuple[str, Site], list[LiveStatement]] = {}
@@ -140,21 +152,21 @@ class _Route:
             thread_run_ns=self.thread_run_ns,
             holds=tuple(one.sum(*key) for key, one in self.holds.items()),
             statements=tuple(
-                StatementSum(text, site, one.count, one.requests, one.most, one.time_ns, one.cause)
+                StatementSum(text, site, one.count, one.requests, one.most, one.time_ns, one.cause, one.loads)
                 for (text, site), one in self.statements.items()
             ),
             holders=dict(self.holders),
             twice=self.twice,
+            second=self.second,
         )
 
 
-def _holds_two(holds: list[LiveHold]) -> bool:
-    """Whether a connection was acquired while another one of the same pool was held."""
-    return any(
-        one.pool is other.pool and one.began_ns < other.began_ns < (one.ended_ns or other.began_ns + 1)
-        for number, one in enumerate(holds)
-        for other in holds[number + 1 : number + 10]
-    )
+def sum_holds(holds: Iterable[LiveHold], now_ns: int) -> tuple[HoldSum, ...]:
+    """Holds that have not ended, added up until now by where they began."""
+    sums: dict[tuple[str, Site], _Hold] = {}
+    for hold in holds:
+        sums.setdefault((hold.pool.name, hold.site), _Hold()).add(hold, now_ns)
+    return tuple(one.sum(*key) for key, one in sums.items())
 
 
 class Recorder:
@@ -174,9 +186,9 @@ class Recorder:
                 self._paths[f"{request.scope['method']} {request.scope['path']}"] = request.route
 
     def add_hold(self, hold: LiveHold) -> None:
-        """Add up a hold outside of requests."""
+        """Add up a hold outside of requests, or of one that had ended before."""
         with self._lock:
-            self._route(NO_REQUEST).add_hold(hold)
+            self._route(NO_REQUEST if hold.request is None else hold.request.route).add_hold(hold)
 
     def _route(self, name: str) -> _Route:
         if name not in self._routes and len(self._routes) >= MOST_ROUTES:

@@ -7,7 +7,7 @@ from typing import Final
 
 from headgate.xray.awaiting import what_awaits, what_runs
 from headgate.xray.live import Live, LiveHold
-from headgate.xray.observation import NOWHERE, Site
+from headgate.xray.observation import NOWHERE, THE_DATABASE, Site
 
 MOST_SAMPLED: Final = 100
 """Holds a beat: five microseconds each."""
@@ -25,7 +25,9 @@ def sample_holds(live: Live, loop: asyncio.AbstractEventLoop, weight_ns: int) ->
             return
         if _belongs_to(hold, loop):
             place = where_held(hold)
-            if place in hold.seen or len(hold.seen) < MOST_PLACES:
+            if place[1] == THE_DATABASE:
+                hold.busy_ns += weight_ns
+            elif place in hold.seen or len(hold.seen) < MOST_PLACES:
                 hold.seen[place] = hold.seen.get(place, 0) + weight_ns
 
 
@@ -37,10 +39,10 @@ def _belongs_to(hold: LiveHold, loop: asyncio.AbstractEventLoop) -> bool:
 def where_held(hold: LiveHold) -> tuple[Site, str]:
     """The line its holder is at now, and what it awaits there."""
     request, task = hold.request, hold.task
-    if request is not None and request.thread:
-        return what_runs(request.thread)
-    if (task is None or task.done()) and request is not None:
+    if task is None and request is None:
+        return what_runs(hold.thread)
+    if request is not None and (task is None or task.done()):
+        if task is None and request.thread:
+            return what_runs(request.thread)
         task = request.task
-    if task is not None:
-        return (NOWHERE, NOBODY) if task.done() else what_awaits(task)
-    return what_runs(hold.thread)
+    return (NOWHERE, NOBODY) if task is None or task.done() else what_awaits(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from headgate.lent import Lease
 from headgate.names import CONNECT, DATABASE, GATE_WAIT
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.xray.app_code import calling_site
+from headgate.xray.causes import cause_of
 from headgate.xray.live import MOST_STATEMENTS, Live, LiveHold, LiveRequest, LiveStatement, PoolTally
+from headgate.xray.observation import Site
 from headgate.xray.seams import Seam
 
 clock = time.monotonic_ns
@@ -32,6 +35,11 @@ LEASING: Final = (LeasePool, AsyncLeasePool)
 
 EXECUTES: Final = ("do_execute", "do_executemany", "do_execute_no_params")
 ENDS: Final = ("do_commit", "do_rollback")
+
+_CLASS: Final = re.compile(r"^<class '[^']*'>: ")
+
+REPEATED: Final = 5
+"""Times in one request after which it is looked up why a statement is sent, and again after as many."""
 
 
 def sql_seams(live: Live) -> Iterator[Seam]:
@@ -61,6 +69,7 @@ def _leasing(live: Live) -> Callable[[Any], Any]:
         def acquire(lender: Lender, *, is_under_way: bool) -> Any:
             request = _request()
             if request is not None:
+                _note_second(live, lender.pool, request)
                 request.enter(GATE_WAIT, clock())
             try:
                 lease = original(lender, is_under_way=is_under_way)
@@ -114,9 +123,9 @@ def _acquiring(live: Live) -> Callable[[Any], Any]:
             if isinstance(pool, LEASING):
                 return original(pool)
             request = _request()
-            began_ns = clock()
             if request is not None:
-                request.enter(GATE_WAIT, began_ns)
+                _note_second(live, pool, request)
+                request.enter(GATE_WAIT, clock())
             try:
                 entry = original(pool)
             except PoolTimeoutError:
@@ -132,6 +141,13 @@ def _acquiring(live: Live) -> Callable[[Any], Any]:
         return _do_get
 
     return wrap
+
+
+def _note_second(live: Live, pool: Pool, request: LiveRequest) -> None:
+    if request.holds and request.second is None:
+        tally = live.know_pool(pool)
+        if any(hold.pool is tally and not hold.ended_ns for hold in request.holds):
+            request.second = calling_site()
 
 
 def _new_hold(pool: PoolTally, request: LiveRequest | None, now_ns: int) -> LiveHold:
@@ -167,6 +183,7 @@ def _connecting(live: Live) -> Callable[[Any], Any]:
             except Exception as error:
                 if is_out_of_connections(error):
                     pool.refused = first_line(error)
+                    pool.refusals += 1
                 raise
             finally:
                 if request is not None:
@@ -187,8 +204,8 @@ def is_out_of_connections(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """An error's message in one line."""
-    return str(error).strip().partition("\n")[0]
+    """An error's message in one line, without the class that SQLAlchemy puts before asyncpg's."""
+    return _CLASS.sub("", str(error).strip().partition("\n")[0])
 
 
 def _executing(live: Live) -> Callable[[Any], Any]:
@@ -196,7 +213,7 @@ def _executing(live: Live) -> Callable[[Any], Any]:
         def execute(dialect: Any, cursor: Any, statement: str, *args: Any, **options: Any) -> Any:
             context = args[-1] if args else options.get("context")
             connection = None if context is None else context.root_connection._dbapi_connection
-            with _Busy(live, connection, statement):
+            with _Busy(live, connection, statement, context):
                 return original(dialect, cursor, statement, *args, **options)
 
         return execute
@@ -218,20 +235,18 @@ def _ending(live: Live) -> Callable[[Any], Any]:
 class _Busy:
     """A statement, or the end of a transaction, while it runs."""
 
-    __slots__ = ("_began_ns", "_hold", "_live", "_request", "_statement", "_text")
+    __slots__ = ("_began_ns", "_context", "_hold", "_request", "_statement", "_text")
 
-    def __init__(self, live: Live, connection: Any, text: str = "") -> None:
+    def __init__(self, live: Live, connection: Any, text: str = "", context: Any = None) -> None:
         self._hold = live.hold_behind(connection)
         self._text = text
         self._request = _request()
         self._statement: LiveStatement | None = None
-        self._live = live
+        self._context = context
 
     def __enter__(self) -> None:
         request, hold = self._request, self._hold
         site = calling_site() if self._text else None
-        if site is not None:
-            self._live.last_site = site
         self._began_ns = now_ns = clock()
         if hold is not None:
             hold.busy_since_ns = now_ns
@@ -240,8 +255,16 @@ class _Busy:
         if request is not None:
             request.enter(DATABASE, now_ns)
             if site is not None and len(request.statements) < MOST_STATEMENTS:
-                self._statement = LiveStatement(self._text, site, now_ns)
-                request.statements.append(self._statement)
+                self._statement = self._note_statement(request, site, now_ns)
+
+    def _note_statement(self, request: LiveRequest, site: Site, now_ns: int) -> LiveStatement:
+        statement = LiveStatement(self._text, site, now_ns)
+        request.statements.append(statement)
+        repeats = request.repeats
+        repeats[self._text] = times = repeats.get(self._text, 0) + 1
+        if not times % REPEATED:
+            statement.cause, statement.loads = cause_of(self._context)
+        return statement
 
     def __exit__(self, *exc: object) -> None:
         now_ns, hold = clock(), self._hold

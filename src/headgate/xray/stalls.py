@@ -11,14 +11,16 @@ import gc
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, Literal, NamedTuple
 
-from headgate.xray.app_code import app_frame, site_of
+from headgate.xray.app_code import is_app_code, site_of
+from headgate.xray.awaiting import name_of, package_of
 from headgate.xray.observation import NOWHERE, Site
 
-Verdict = Literal["code", "collection", "import", "thread", "descheduled", "suspended"]
+Verdict = Literal["code", "collection", "import", "thread", "contended", "descheduled", "suspended"]
 
 TICK_NS: Final = 20_000_000
 """Between two beats, and between two looks."""
@@ -29,23 +31,28 @@ STALL_NS: Final = 50_000_000
 MOST_SAMPLES: Final = 8
 """Of one stall; the second look comes after twice the time of the first, and so on."""
 
+_MOST_FRAMES: Final = 500
 _WAITS: Final = ("threading.py", "queue.py", "concurrent/futures/_base.py", "concurrent/futures/thread.py")
+_RUN_ONCE: Final = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
+_RUN_HANDLE: Final = asyncio.Handle._run.__code__
+_SWITCHING: Final = ("sqlalchemy", "headgate", "sqlmodel")
+"""Packages that run sync code in a greenlet, whose stack ends where the greenlet begins."""
 
 
 class Look(NamedTuple):
     """What the loop's thread was doing at one instant.
 
-    :ivar deepest: the function it was in.
-    :ivar request: the identity of the request it was doing that for; 0 if unknown.
-    :ivar module: what is being imported, if that is what it does.
+    :ivar site: the application's line; ``NOWHERE`` if none of its code was being run.
+    :ivar what: the function that line had called, or else the one that was being run.
+    :ivar request: the one it was doing that for, if that is known.
+    :ivar module: what was being imported, if that is what it did.
     """
 
     site: Site
-    deepest: Site
     what: str
-    request: int
-    module: str
-    waits: bool
+    request: object | None = None
+    module: str = ""
+    waits: bool = False
 
 
 class Clocks(NamedTuple):
@@ -67,12 +74,13 @@ class Stillness(NamedTuple):
     verdict: Verdict
     site: Site
     what: str
-    request: int
+    request: object | None
 
 
 def judge(before: Clocks, after: Clocks, looks: list[Look], overslept_ns: int) -> tuple[Verdict, Look | None]:
     """Why the loop stood still between two beats.
 
+    :param looks: those that found it doing something.
     :param overslept_ns: by how much the watching thread, which only sleeps, was late meanwhile.
     """
     wall_ns = after.wall_ns - before.wall_ns
@@ -80,15 +88,33 @@ def judge(before: Clocks, after: Clocks, looks: list[Look], overslept_ns: int) -
     if 2 * (after.asleep_ns - before.asleep_ns) > wall_ns:
         return "suspended", None
     if 2 * overslept_ns > wall_ns and 2 * ran_ns < wall_ns:
-        return ("suspended" if 20 * ran_ns < wall_ns else "descheduled"), None
+        return ("suspended" if 10 * ran_ns < wall_ns else "descheduled"), None
     if 2 * (after.collecting_ns - before.collecting_ns) > wall_ns:
         return "collection", None
-    look = looks[-1] if looks else None
-    if look is None or (look.site is NOWHERE and not look.what):
-        return "descheduled", None
+    others_ran = 2 * ran_ns > wall_ns and 5 * (after.loop_ns - before.loop_ns) < wall_ns
+    look = _most_seen(looks)
+    if look is None or (others_ran and _wander(looks)):
+        return _judge_unseen(others_ran, 2 * (after.loop_ns - before.loop_ns) > wall_ns), None
     if look.module:
         return "import", look
     return ("thread" if look.waits else "code"), look
+
+
+def _judge_unseen(others_ran: bool, it_ran: bool) -> Verdict:
+    if it_ran:
+        return "code"
+    return "contended" if others_ran else "descheduled"
+
+
+def _most_seen(looks: list[Look]) -> Look | None:
+    """What most looks found, of as many the latest."""
+    counts = Counter((look.site, look.what) for look in looks)
+    return max(reversed(looks), key=lambda look: counts[look.site, look.what], default=None)
+
+
+def _wander(looks: list[Look]) -> bool:
+    """Whether each look found something else: a thread that waits for the interpreter's lock here and there."""
+    return len(looks) > 1 and len({(look.site, look.what) for look in looks}) == len(looks)
 
 
 class LoopWatch:
@@ -96,6 +122,8 @@ class LoopWatch:
 
     :param on_beat: called on the loop at every beat, with the time since the one before; must be quick.
     :param on_stall: called on the loop after each stall.
+    :param request_of: the request whose code a stack is, the deepest frame first; asked from the thread that watches.
+    :param who_switched: the request in whose greenlet the loop is now, and the line of its latest statement; likewise.
     """
 
     def __init__(
@@ -104,20 +132,28 @@ class LoopWatch:
         *,
         on_beat: Callable[[int, int], None],
         on_stall: Callable[[Stillness], None],
-        request_of: Callable[[FrameType | None], int],
-        last_site: Callable[[], Site],
+        request_of: Callable[[list[FrameType]], object | None],
+        who_switched: Callable[[], tuple[Site, object | None]],
     ) -> None:
         self.loop = loop
+        self.blocked_ns = 0
+        """How long the loop's thread was seen in calls that used no CPU; in steps of a tick."""
         self._on_beat = on_beat
         self._on_stall = on_stall
         self._request_of = request_of
-        self._last_site = last_site
+        self._who_switched = who_switched
         self._thread = threading.get_ident()
         self._loop_clock = time.pthread_getcpuclockid(self._thread) if hasattr(time, "pthread_getcpuclockid") else None
+        self._loop_ns = self._loop_before_ns = 0
+        self._loop_before_ns = self._read_loop_clock()
         self._collecting_ns = self._collection_began_ns = 0
         self._looks: list[Look] = []
+        self._look_after_ns = STALL_NS // 2
         self._overslept_ns = 0
+        self._asleep_since_ns = time.monotonic_ns()
+        self._polled_ns = self._found_ns = 0  # when it was last seen to wait, and when to work for the first time since
         self._due_ns = 0
+        self._below_loop = _RUN_ONCE
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
         self._clocks = self.read()
@@ -134,10 +170,18 @@ class LoopWatch:
             self._timer.cancel()
 
     def read(self) -> Clocks:
-        """The clocks, from any thread while the loop's lives."""
-        monotonic_ns = time.monotonic_ns()
-        loop_ns = 0 if self._loop_clock is None else time.clock_gettime_ns(self._loop_clock)
-        return Clocks(monotonic_ns, time.process_time_ns(), loop_ns, _asleep_ns(), self._collecting_ns)
+        """The clocks, from any thread."""
+        return Clocks(
+            time.monotonic_ns(), time.process_time_ns(), self._read_loop_clock(), _asleep_ns(), self._collecting_ns
+        )
+
+    def _read_loop_clock(self) -> int:
+        if self._loop_clock is not None:
+            try:
+                self._loop_ns = time.clock_gettime_ns(self._loop_clock) - self._loop_before_ns
+            except OSError:  # its thread has ended
+                self._loop_clock = None
+        return self._loop_ns
 
     # on the loop
 
@@ -147,24 +191,36 @@ class LoopWatch:
 
     def _beat(self) -> None:
         now_ns, due_ns = time.monotonic_ns(), self._due_ns
+        self._note_loop(sys._getframe(1))
         if now_ns - due_ns > STALL_NS:
-            self._tell_stall(due_ns, now_ns)
+            self._tell_stall(self._stall_began(due_ns), now_ns)
         self._clocks = self.read()
-        self._looks, self._overslept_ns = [], 0
+        self._looks, self._look_after_ns, self._overslept_ns = [], STALL_NS // 2, 0
         self._on_beat(now_ns, now_ns - due_ns + TICK_NS)
         self._beat_again()
 
-    def _tell_stall(self, due_ns: int, now_ns: int) -> None:
-        verdict, look = judge(self._clocks, self.read(), self._looks, self._overslept_ns)
+    def _note_loop(self, caller: FrameType) -> None:
+        """uvloop polls in C: all that is seen of it then is the function that runs the loop, as in its callbacks."""
+        if caller.f_code is not _RUN_HANDLE:
+            self._below_loop = caller.f_code
+
+    def _stall_began(self, due_ns: int) -> int:
+        """In the middle of when it may have begun, between the beat before and the one that was due."""
+        earliest_ns = max(due_ns - TICK_NS, min(self._polled_ns, due_ns))
+        latest_ns = min(due_ns, self._found_ns or due_ns)
+        return (earliest_ns + max(earliest_ns, latest_ns)) // 2
+
+    def _tell_stall(self, began_ns: int, now_ns: int) -> None:
+        overslept_ns = self._overslept_ns + max(0, now_ns - self._asleep_since_ns - 2 * TICK_NS)  # it may sleep still
+        verdict, look = judge(self._clocks, self.read(), self._looks, overslept_ns)
         if look is None:
-            self._on_stall(Stillness(due_ns, now_ns, verdict, NOWHERE, "", 0))
+            self._on_stall(Stillness(began_ns, now_ns, verdict, NOWHERE, "", None))
         else:
             what = look.module or look.what
-            self._on_stall(Stillness(due_ns, now_ns, verdict, look.site, what, look.request))
+            self._on_stall(Stillness(began_ns, now_ns, verdict, look.site, what, look.request))
 
     def _note_collection(self, phase: str, _: dict[str, int]) -> None:
-        if threading.get_ident() != self._thread:
-            return
+        """In whatever thread: the others wait meanwhile."""
         if phase == "start":
             self._collection_began_ns = time.monotonic_ns()
         else:
@@ -173,48 +229,76 @@ class LoopWatch:
     # in the thread that watches
 
     def _watch(self) -> None:
-        look_after_ns = STALL_NS // 2
-        asleep_since_ns = time.monotonic_ns()
+        ran_ns = self._read_loop_clock()
         while not self._stopped.wait(TICK_NS / 1e9):
-            now_ns = time.monotonic_ns()
-            self._overslept_ns += max(0, now_ns - asleep_since_ns - 2 * TICK_NS)
-            late_ns = now_ns - self._due_ns
-            if late_ns < look_after_ns:
-                look_after_ns = STALL_NS // 2
-            elif len(self._looks) < MOST_SAMPLES:
-                self._looks.append(self._look())
-                look_after_ns = max(look_after_ns, late_ns) * 2
-            asleep_since_ns = time.monotonic_ns()
+            now_ns, ran_now_ns = time.monotonic_ns(), self._read_loop_clock()
+            self._note_look(self._look(), now_ns, ran_now_ns - ran_ns)
+            ran_ns, self._asleep_since_ns = ran_now_ns, time.monotonic_ns()
 
-    def _look(self) -> Look:
-        deepest = sys._current_frames().get(self._thread)
-        if deepest is None:
-            return Look(NOWHERE, NOWHERE, "", 0, "", waits=False)
-        found = app_frame(deepest)
-        site = self._last_site() if found is None else site_of(found)
-        return Look(
-            site=site,
-            deepest=site_of(deepest),
-            what="" if found is deepest else _what(deepest),
-            request=self._request_of(deepest),
-            module=_imported(deepest),
-            waits=deepest.f_code.co_filename.endswith(_WAITS),
-        )
+    def _note_look(self, look: Look | None, now_ns: int, ran_ns: int) -> None:
+        elapsed_ns = now_ns - self._asleep_since_ns
+        self._overslept_ns += max(0, elapsed_ns - 2 * TICK_NS)
+        if look is None:
+            self._polled_ns, self._found_ns = now_ns, 0
+            return
+        self._found_ns = self._found_ns or now_ns
+        if 2 * ran_ns < elapsed_ns:
+            self.blocked_ns += elapsed_ns - ran_ns
+        late_ns = now_ns - self._due_ns
+        if late_ns >= self._look_after_ns and len(self._looks) < MOST_SAMPLES:
+            self._looks.append(look)
+            self._look_after_ns = 2 * late_ns
+
+    def _look(self) -> Look | None:
+        """What the loop's thread does; None if it waits for something to do."""
+        frame = sys._current_frames().get(self._thread)
+        stack: list[FrameType] = []
+        while frame is not None and frame.f_code is not self._below_loop and len(stack) < _MOST_FRAMES:
+            stack.append(frame)
+            frame = frame.f_back
+        if not stack or (len(stack) == 1 and stack[0].f_code.co_name == "select"):  # the selector's, called by the loop
+            return None
+        return look_at(stack, self._request_of, self._who_switched, is_whole=frame is not None)
 
 
-def _what(deepest: FrameType) -> str:
-    module = deepest.f_globals.get("__name__", "").partition(".")[0]
-    return f"{module}.{deepest.f_code.co_qualname}" if module else deepest.f_code.co_qualname
+def look_at(
+    stack: list[FrameType],
+    request_of: Callable[[list[FrameType]], object | None],
+    who_switched: Callable[[], tuple[Site, object | None]],
+    *,
+    is_whole: bool,
+) -> Look:
+    """What a stack does.
+
+    :param stack: the deepest frame first.
+    :param is_whole: it goes out to where the loop is run; one that does not is a greenlet's.
+    """
+    imported = _outermost_import(stack)
+    number = _nearest_app_frame(stack, from_number=imported + 1)
+    site, request = NOWHERE if number is None else site_of(stack[number]), request_of(stack)
+    if not is_whole and package_of(stack[-1]) in _SWITCHING:
+        latest, request = who_switched()
+        site = latest if number is None else site
+    return Look(
+        site=site,
+        what="" if number == 0 else name_of(stack[number - 1 if number else 0]),
+        request=request,
+        module="" if imported < 0 else str(stack[imported].f_locals.get("name", "?")),
+        waits=stack[0].f_code.co_filename.endswith(_WAITS),
+    )
 
 
-def _imported(frame: FrameType | None) -> str:
-    """The outermost module that is being imported in this call; '' if none is."""
-    module = ""
-    while frame is not None:
-        if frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename.startswith("<frozen importlib"):
-            module = str(frame.f_locals.get("name", "?"))
-        frame = frame.f_back
-    return module
+def _nearest_app_frame(stack: list[FrameType], from_number: int) -> int | None:
+    return next((number for number in range(from_number, len(stack)) if is_app_code(stack[number].f_code)), None)
+
+
+def _outermost_import(stack: list[FrameType]) -> int:
+    """Where in a stack a module is imported, -1 for nowhere; what lies below is that module's own doing."""
+    for number in range(len(stack) - 1, -1, -1):
+        code = stack[number].f_code
+        if code.co_name == "_find_and_load" and code.co_filename.startswith("<frozen importlib"):
+            return number
+    return -1
 
 
 def _asleep_ns() -> int:

@@ -9,20 +9,30 @@ import threading
 import time
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, cast
 
 from anyio.to_thread import current_default_thread_limiter
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
-from headgate.xray.live import Live, LiveRequest
-from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall, with_text
-from headgate.xray.recorder import Recorder
+from headgate.xray.live import Live, LiveRequest, PoolTally
+from headgate.xray.observation import NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
+from headgate.xray.recorder import Recorder, sum_holds
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
-from headgate.xray.stalls import LoopWatch, Stillness
+from headgate.xray.stalls import TICK_NS, LoopWatch, Stillness
 from headgate.xray.web_hooks import ANSWERING, web_seams
+
+TURNS_AFTER: Final = 4
+"""Of the loop after a stall: until then it has accepted and read what came meanwhile."""
+
+
+class _Clocks(NamedTuple):
+    wall_ns: int
+    cpu_ns: int
+    loop_cpu_ns: int
+    blocked_ns: int
 
 
 @dataclass(slots=True)
@@ -45,7 +55,7 @@ class Watch:
         self._lock = threading.Lock()
         self._stalls: dict[tuple[Any, ...], _StallSum] = {}
         self._threads = 0
-        self._since = self._read_clocks()
+        self._load = _Load(self.live.started, self._read_clocks())
 
     def open(self) -> None:
         """Begin to listen; what is in flight already is not seen."""
@@ -68,35 +78,49 @@ class Watch:
             self._threads = int(current_default_thread_limiter().total_tokens)
             self._loops[id(loop)] = LoopWatch(
                 loop,
-                on_beat=lambda now_ns, since_ns: sample_holds(self.live, loop, since_ns),
+                on_beat=lambda _, since_ns: self._beat(loop, since_ns),
                 on_stall=lambda stall: self._note_stall(loop, stall),
-                request_of=self._request_of,
-                last_site=lambda: self.live.last_site,
+                request_of=lambda stack: _request_on(stack) or self._request_of(loop),
+                who_switched=lambda: self._who_switched(loop),
             )
 
-    def _request_of(self, frame: FrameType | None) -> int:
-        """Whose code runs: the app's own entry is further out on the same stack."""
-        while frame is not None:
-            if frame.f_code is ANSWERING:
-                return id(frame.f_locals.get("request"))
-            frame = frame.f_back
-        return 0
+    def _beat(self, loop: asyncio.AbstractEventLoop, since_ns: int) -> None:
+        # What they were seen to await is not why they waited longer than that: a loop that stood still did not look.
+        sample_holds(self.live, loop, min(since_ns, 2 * TICK_NS))
+        self.live.note_most_held()
+        self._load.note(self.live.started, self._read_clocks())
+
+    def _request_of(self, loop: asyncio.AbstractEventLoop) -> LiveRequest | None:
+        task = asyncio.current_task(loop)
+        return None if task is None else self.live.request_of_task(task)
+
+    def _who_switched(self, loop: asyncio.AbstractEventLoop) -> tuple[Site, LiveRequest | None]:
+        request = self._request_of(loop)
+        sent = request is not None and request.statements
+        return (sent[-1].site if sent else NOWHERE), request
 
     def _note_stall(self, loop: asyncio.AbstractEventLoop, stall: Stillness) -> None:
-        victims = 0
-        route = ""
+        route, victims = "", 0
+        if isinstance(stall.request, LiveRequest):
+            route = stall.request.route
         for request in list(self.live.requests.values()):
-            if id(request) == stall.request:
-                route = request.route
-            elif request.loop is loop and not request.thread:
+            if request is not stall.request and request.loop is loop and not request.thread:
                 request.spend(STALLED, max(request.began_ns, stall.began_ns), stall.ended_ns)
                 victims += 1
         with self._lock:
             found = self._stalls.setdefault((stall.verdict, stall.site, stall.what, route), _StallSum())
-            found.count += 1
-            found.total_ns += stall.ended_ns - stall.began_ns
-            found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
-            found.victims += victims
+        found.count += 1
+        found.total_ns += stall.ended_ns - stall.began_ns
+        found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
+        found.victims += victims
+        self._count_arrivals(loop, found, self.live.begun, TURNS_AFTER)
+
+    def _count_arrivals(self, loop: asyncio.AbstractEventLoop, found: _StallSum, before: int, turns: int) -> None:
+        """Requests that came during a stall are begun right after it: they have waited too."""
+        if turns:
+            loop.call_soon(self._count_arrivals, loop, found, before, turns - 1)
+        else:
+            found.victims += self.live.begun - before
 
     # what was observed
 
@@ -105,11 +129,14 @@ class Watch:
         self.recorder.forget()
         with self._lock:
             self._stalls.clear()
-        self._since = self._read_clocks()
+        for pool in list(self.live.pools.values()):
+            pool.begin_anew(time.monotonic_ns())
+        self._load = _Load(self.live.started, self._read_clocks())
 
     def observe(self) -> Observation:
         """What was observed so far, requests that have not ended left out."""
-        now, since = self._read_clocks(), self._since
+        now_ns = time.monotonic_ns()
+        spent = self._load.spent(self._read_clocks())
         with self._lock:
             stalls = tuple(
                 Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
@@ -119,20 +146,75 @@ class Watch:
             process=ProcessFacts(
                 cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
                 threads=self._threads,
-                wall_ns=now[0] - since[0],
-                cpu_ns=now[1] - since[1],
-                loop_cpu_ns=now[2] - since[2],
+                wall_ns=spent.wall_ns,
+                cpu_ns=spent.cpu_ns,
+                loop_cpu_ns=spent.loop_cpu_ns,
+                blocked_ns=spent.blocked_ns,
             ),
             routes=self.recorder.routes(),
             paths=self.recorder.paths(),
-            pools=tuple(
-                PoolFacts(one.name, one.kind, one.limit, one.timeouts, one.opened, one.refused)
-                for one in list(self.live.pools.values())
-            ),
+            pools=tuple(self._pool_facts(one, now_ns) for one in list(self.live.pools.values())),
             stalls=stalls,
+            leaks=sum_holds(self.live.leaked_holds(now_ns), now_ns),
         )
         return cast("Observation", with_text(observation, linecache.getline))
 
-    def _read_clocks(self) -> tuple[int, int, int]:
-        loop_ns = sum(watched.read().loop_ns for watched in self._loops.values())
-        return time.monotonic_ns(), time.process_time_ns(), loop_ns
+    def _pool_facts(self, pool: PoolTally, now_ns: int) -> PoolFacts:
+        held_ns = sum(
+            now_ns - max(hold.began_ns, pool.since_ns)
+            for hold in list(self.live.holds.values())
+            if hold.pool is pool
+        )
+        return PoolFacts(
+            name=pool.name,
+            kind=pool.kind,
+            limit=pool.limit,
+            timeouts=pool.timeouts,
+            opened=pool.opened,
+            refused=pool.refused,
+            refusals=pool.refusals,
+            held_ns=pool.held_ns + held_ns,
+            most=pool.most,
+        )
+
+    def _read_clocks(self) -> _Clocks:
+        loops = list(self._loops.values())
+        return _Clocks(
+            time.monotonic_ns(),
+            time.process_time_ns(),
+            sum(watched.read().loop_ns for watched in loops),
+            sum(watched.blocked_ns for watched in loops),
+        )
+
+
+class _Load:
+    """From the last beat before anything was begun to the first one after the last thing was.
+
+    Who waits for slow answers afterwards leaves the service idle: that time says nothing of what it is capable of.
+
+    :param started: how much has been begun so far.
+    """
+
+    def __init__(self, started: int, now: _Clocks) -> None:
+        self._started = started
+        self._since = self._until = now
+        self._has_begun = False
+
+    def note(self, started: int, now: _Clocks) -> None:
+        """Take note of a beat."""
+        if started != self._started:
+            self._has_begun = True
+            self._started, self._until = started, now
+        elif not self._has_begun:
+            self._since = now
+
+    def spent(self, now: _Clocks) -> _Clocks:
+        """What went by on each clock."""
+        until = self._until if self._has_begun else now
+        return _Clocks(*(after - before for after, before in zip(until, self._since, strict=True)))
+
+
+def _request_on(stack: list[FrameType]) -> LiveRequest | None:
+    """The request whose code a stack is: the app's own entry is further out on it."""
+    found = next((frame.f_locals.get("request") for frame in stack if frame.f_code is ANSWERING), None)
+    return found if isinstance(found, LiveRequest) else None

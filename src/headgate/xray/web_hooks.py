@@ -31,7 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 def web_seams(live: Live) -> Iterator[Seam]:
     """Wrap what every app and every worker thread does."""
     yield Seam(Starlette, "__call__", _answering(live))
-    yield Seam(anyio.to_thread, "run_sync", _waiting_for_thread)
+    yield Seam(anyio.to_thread, "run_sync", _waiting_for_thread(live))
     try:
         import fastapi.routing
     except ImportError:
@@ -80,7 +80,8 @@ def _telling(request: LiveRequest, send: Send) -> Send:
     def tell(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             request.status = message["status"]
-            request.enter(SEND, clock())
+            request.responding_ns = now_ns = clock()
+            request.enter(SEND, now_ns)
         elif message["type"] in LAST and not message.get("more_body"):
             return finish(message)
         return send(message)
@@ -102,35 +103,57 @@ def _serializing(original: Any) -> Any:
     return serialize_response
 
 
-def _waiting_for_thread(original: Any) -> Any:
-    async def run_sync(function: Any, *args: Any, **options: Any) -> Any:
-        request = current_ledger.get()
-        if not isinstance(request, LiveRequest):
-            return await original(function, *args, **options)
-        return await original(_Run(request, function, args), **options)
+def _waiting_for_thread(live: Live) -> Callable[[Any], Any]:
+    def wrap(original: Any) -> Any:
+        async def run_sync(function: Any, *args: Any, **options: Any) -> Any:
+            request = current_ledger.get()
+            if not isinstance(request, LiveRequest):
+                return await original(function, *args, **options)
+            # Threads of a limiter of its own are not waited for with everybody else.
+            run = _Run(live, request, function, args, is_shared=options.get("limiter") is None)
+            try:
+                return await original(run, **options)
+            finally:
+                run.end_waiting()
 
-    return run_sync
+        return run_sync
+
+    return wrap
 
 
 class _Run:
     """A function on its way into a worker thread."""
 
-    __slots__ = ("_args", "_asked_ns", "_function", "_request")
+    __slots__ = ("_args", "_asked_ns", "_function", "_is_shared", "_live", "_request", "_waits")
 
-    def __init__(self, request: LiveRequest, function: Any, args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, live: Live, request: LiveRequest, function: Any, args: tuple[Any, ...], *, is_shared: bool
+    ) -> None:
+        self._live = live
+        self._is_shared = is_shared
         self._request = request
         self._function = function
         self._args = args
+        self._waits = True
         self._asked_ns = now_ns = clock()
         request.enter(THREAD_WAIT, now_ns)
 
+    def end_waiting(self) -> int:
+        """Note that it runs, or never will."""
+        now_ns = clock()
+        if self._waits:
+            self._waits = False
+            self._request.leave(THREAD_WAIT, now_ns)
+        return now_ns
+
     def __call__(self) -> Any:
-        began_ns = clock()
+        began_ns = self.end_waiting()
         request = self._request
-        request.leave(THREAD_WAIT, began_ns)
+        self._live.started += 1
         request.thread = threading.get_ident()
         try:
             return self._function(*self._args)
         finally:
             request.thread = 0
-            request.threads.append((began_ns - self._asked_ns, clock() - began_ns))
+            if self._is_shared:
+                request.threads.append((began_ns - self._asked_ns, clock() - began_ns))

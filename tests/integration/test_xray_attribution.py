@@ -1,0 +1,146 @@
+"""Known delays, each injected into one phase, are found in that phase."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio.to_thread
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, field_serializer
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from headgate.names import PHASES
+from headgate.xray.observation import Observation
+from headgate.xray.watch import Watch
+
+DELAY_S = 0.2
+STALL_S = 0.4
+
+
+class Slow(BaseModel):
+    value: int
+
+    @field_serializer("value")
+    def write(self, value: int) -> int:
+        time.sleep(DELAY_S)
+        return value
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watched = Watch()
+    watched.open()
+    try:
+        yield watched
+    finally:
+        watched.close()
+
+
+@pytest.fixture
+async def engine(postgres_url: URL) -> AsyncIterator[AsyncEngine]:
+    """Of one connection, that takes its time to be made."""
+    address = postgres_url.render_as_string(hide_password=False)
+
+    async def connect() -> asyncpg.Connection:
+        await asyncio.sleep(DELAY_S)
+        return await asyncpg.connect(address)
+
+    made = create_async_engine("postgresql+asyncpg://", async_creator=connect, pool_size=1, max_overflow=0)
+    async with made.connect():
+        pass  # what is asked of a server once
+    await made.dispose()
+    yield made
+    await made.dispose()
+
+
+def make_app(engine: AsyncEngine) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/connect")
+    async def connect() -> None:
+        async with AsyncSession(engine) as session:
+            await session.execute(text("SELECT 1"))
+
+    @app.get("/database")
+    async def query() -> None:
+        async with AsyncSession(engine) as session:
+            await session.execute(text(f"SELECT pg_sleep({DELAY_S})"))
+
+    @app.get("/held")
+    async def hold() -> None:
+        async with AsyncSession(engine) as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(DELAY_S)
+
+    @app.get("/thread")
+    def wait() -> None:
+        time.sleep(DELAY_S)
+
+    @app.get("/serialize", response_model=Slow)
+    async def serialize() -> Slow:
+        return Slow(value=1)
+
+    async def rows() -> AsyncIterator[str]:
+        await asyncio.sleep(DELAY_S)
+        yield "row"
+
+    @app.get("/send")
+    async def send() -> StreamingResponse:
+        return StreamingResponse(rows())
+
+    @app.get("/unattributed")
+    async def sleep() -> None:
+        await asyncio.sleep(DELAY_S)
+
+    @app.get("/stalled")
+    async def suffer() -> None:
+        await asyncio.sleep(2 * STALL_S)
+
+    return app
+
+
+async def test_injected_delays_are_found_in_their_phases(watch: Watch, engine: AsyncEngine) -> None:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = 1
+    transport = httpx.ASGITransport(make_app(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://app", timeout=30) as client:
+
+        async def ask(*paths: str) -> None:
+            await asyncio.gather(*(client.get(path) for path in paths))
+
+        await ask("/connect")
+        await ask("/database")
+        await ask("/held", "/held")  # one connection: the second waits for the first
+        await ask("/thread", "/thread", "/send", "/unattributed")  # one thread, likewise
+        await ask("/serialize")
+        suffering = asyncio.create_task(ask("/stalled"))
+        await asyncio.sleep(STALL_S / 2)
+        time.sleep(STALL_S)
+        await suffering
+    observation = watch.observe()
+    for path, phase, expected_s in (
+        ("/connect", "connect", DELAY_S),
+        ("/database", "database", DELAY_S),
+        ("/held", "held_idle", 2 * DELAY_S),
+        ("/held", "gate_wait", DELAY_S),
+        ("/thread", "thread_wait", DELAY_S),
+        ("/serialize", "serialize", DELAY_S),
+        ("/send", "send", DELAY_S),
+        ("/unattributed", "unattributed", DELAY_S),
+        ("/stalled", "stalled", STALL_S),
+        ("/stalled", "unattributed", STALL_S),
+    ):
+        found_s = times_of(observation, path)[phase]
+        assert found_s == pytest.approx(expected_s, rel=0.05), (path, phase, times_of(observation, path))
+
+
+def times_of(observation: Observation, path: str) -> dict[str, float]:
+    route: Any = next(route for route in observation.routes if route.route == f"GET {path}")
+    return {phase: time_ns / 1e9 for phase, time_ns in zip(PHASES, route.times_ns, strict=True)}

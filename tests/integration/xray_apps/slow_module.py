@@ -1,0 +1,6 @@
+"""Takes its time to be imported."""
+
+import time
+
+time.sleep(0.3)
+ANSWER = "imported"
