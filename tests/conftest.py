@@ -12,6 +12,8 @@ from sqlalchemy.engine import URL
 from headgate.lab.environment import ambient_database_hidden
 from headgate.lab.postgres import EmbeddedPostgres
 
+pytest_plugins = ["pytester"]
+
 # Enough to find what a change broke; HYPOTHESIS_PROFILE=long looks for what nobody has broken yet, and soak for hours.
 settings.register_profile("short", max_examples=30, deadline=None)
 settings.register_profile("long", max_examples=5_000, deadline=None)

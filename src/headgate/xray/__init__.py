@@ -1,1 +1,5 @@
 """The X-ray: where a service's time goes and what limits it, without a change to the service."""
+
+from headgate.xray.allowing import hold_ok
+
+__all__ = ["hold_ok"]
