@@ -129,12 +129,13 @@ async def test_in_overload_some_are_answered_soon_and_the_rest_turned_away_at_on
     assert set(load.statuses) == {200, 503}
     assert load.statuses[200] >= 20
     assert shed["overload"] > len(refused) / 2, "most are turned away before routing"
-    problem = refused[0].json()
-    assert (problem["status"], problem["database"], problem["reason"]) == (503, "default", "overload")
+    answer = next(one for one in refused if one.json()["reason"] == "overload")  # the first may have waited before it
+    problem = answer.json()
+    assert (problem["status"], problem["database"]) == (503, "default")
     assert problem["safe_to_retry"] is True
     assert "nothing was executed; safe to retry" in problem["detail"]
-    assert int(refused[0].headers["retry-after"]) >= 1
-    assert refused[0].headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_who_needs_no_database_notices_nothing(db: Database) -> None:

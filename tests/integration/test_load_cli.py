@@ -64,14 +64,17 @@ def headgate_load(*args: str, before: str = "") -> subprocess.CompletedProcess[s
 def test_the_report(url: str) -> None:
     done = headgate_load(f"{url}/ping", f"{url}/busy?token=geheim", "--rate", "100", "--duration", "0.4")
     assert (done.returncode, done.stderr) == (0, "")
-    rows = {line[:13].strip(): line.partition("]")[2].split() for line in done.stdout.splitlines()[:11]}
+    rows = {line[:13].strip(): line.partition("]")[2].split() for line in reversed(done.stdout.splitlines())}
     assert rows["Requests"][:2] == ["40,", "102.56,"]
     assert rows["Success"] == ["50.00%"]
     assert rows["Status Codes"] == ["200:20", "503:20"]
     assert rows["Bytes In"] == ["80,", "2.00"]
     assert f"\n{url}/busy\n" in done.stdout
     assert "geheim" not in done.stdout
-    assert "lost: 40 planned, 40 sent, 40 answered, 0 failed" in done.stdout
+    if done.stdout.startswith("Do not believe these figures:\n  lateness:"):  # a busy machine; then only that is told
+        assert "lost:" not in done.stdout
+    else:
+        assert "lost: 40 planned, 40 sent, 40 answered, 0 failed" in done.stdout
 
 
 def test_json_and_samples(url: str, tmp_path: Path) -> None:
