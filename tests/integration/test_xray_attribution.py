@@ -122,7 +122,7 @@ async def test_injected_delays_are_found_in_their_phases(watch: Watch, engine: A
         await ask("/serialize")
         suffering = asyncio.create_task(ask("/stalled"))
         await asyncio.sleep(STALL_S / 2)
-        time.sleep(STALL_S)
+        time.sleep(STALL_S)  # noqa: ASYNC251
         await suffering
     observation = watch.observe()
     for path, phase, expected_s in (

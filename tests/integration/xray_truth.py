@@ -59,6 +59,12 @@ class Told:
         assert found, f"nothing of this kind ({kind}) was said of {path}:\n{self}"
         return found[0]
 
+    @property
+    def tolerance(self) -> float:
+        """By how much figures of times may differ: by more where the machine had something else to do."""
+        process = self.observation.process
+        return 0.05 + 2 * process.kept_waiting_ns / max(1, process.wall_ns)
+
     def said_of_service(self, kind: str) -> list[Sentence]:
         """All of a kind about the whole service."""
         return [sentence for sentence in self.explanation.service if sentence.kind == kind]

@@ -23,6 +23,9 @@ SAME_STATEMENT = 5
 MUCH_UNATTRIBUTED = 0.2
 FEW_NS = 1_000_000
 
+MOST_GIVEN = 0.9
+"""Of a core: with less of it, whoever measures is told that others had the rest."""
+
 CURES = {
     "collection": "load it with the rest: select(…).options(selectinload({0})); raiseload({0}) in tests finds the next",
     "reference": "load it with the rest: select(…).options(joinedload({0})); raiseload({0}) in tests finds the next",
@@ -102,6 +105,13 @@ class _Route:
         if pool is not None and pool.timeouts and binding.kind == "connections":
             text += f"; {many(pool.timeouts, 'request')} got none before the pool's timeout"
             figures["timeouts"] = float(pool.timeouts)
+        if binding.kind == "core":
+            figures["given"] = binding.given
+            text += (
+                f"; the machine was busy with something else too and gave {share(binding.given)} of one"
+                if binding.given < MOST_GIVEN
+                else ""
+            )
         return Sentence(binding.kind, text, figures)
 
     def _leaked(self, binding: Constraint) -> Sentence | None:
@@ -119,10 +129,10 @@ class _Route:
         )
 
     def _not_saturated(self) -> Sentence:
+        process = self.observation.process
+        used = process.cpu_ns / max(1, process.wall_ns)
         nearest = max(self.constraints, key=lambda one: one.used, default=None)
-        if nearest is None or nearest.kind == "core":
-            process = self.observation.process
-            used = process.cpu_ns / max(1, process.wall_ns)
+        if nearest is None or nearest.used <= used:
             return Sentence("not saturated", f"not saturated: the process uses {share(used)} of a core", {"used": used})
         busy = f"the event loop is kept {share(nearest.used)} of the time"
         if nearest.kind != "loop":

@@ -80,7 +80,8 @@ def _allowed(new: float, following: Constraint | None) -> str:
 def held_beyond(route: RouteSum) -> Iterator[Sentence]:
     """Connections that are held while the response is sent, and after that."""
     for hold in route.holds:
-        during = f", during {_plain(_idle_by_place([hold]))}" if hold.awaited else ""
+        found = _idle_by_place([hold])
+        during = f", during {_plain(found)}" if found else ""
         sending_s, after_s = hold.sending_ns / hold.count / 1e9, hold.after_answer_ns / hold.count / 1e9
         if sending_s > LONG_S and hold.sending_ns > 0.1 * hold.held_ns:
             yield Sentence(

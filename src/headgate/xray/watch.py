@@ -16,12 +16,12 @@ from anyio.to_thread import current_default_thread_limiter
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest, PoolTally
-from headgate.xray.observation import NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
+from headgate.xray.observation import BEAT_NS, NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
 from headgate.xray.recorder import Recorder, sum_holds
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
-from headgate.xray.stalls import TICK_NS, LoopWatch, Stillness
+from headgate.xray.stalls import LoopWatch, Stillness
 from headgate.xray.web_hooks import ANSWERING, web_seams
 
 TURNS_AFTER: Final = 4
@@ -33,6 +33,8 @@ class _Clocks(NamedTuple):
     cpu_ns: int
     loop_cpu_ns: int
     blocked_ns: int
+    late_ns: int
+    kept_waiting_ns: int
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Watch:
 
     def _beat(self, loop: asyncio.AbstractEventLoop, since_ns: int) -> None:
         # What they were seen to await is not why they waited longer than that: a loop that stood still did not look.
-        sample_holds(self.live, loop, min(since_ns, 2 * TICK_NS))
+        sample_holds(self.live, loop, min(since_ns, 2 * BEAT_NS))
         self.live.note_most_held()
         self._load.note(self.live.started, self._read_clocks())
 
@@ -150,6 +152,8 @@ class Watch:
                 cpu_ns=spent.cpu_ns,
                 loop_cpu_ns=spent.loop_cpu_ns,
                 blocked_ns=spent.blocked_ns,
+                late_ns=spent.late_ns,
+                kept_waiting_ns=spent.kept_waiting_ns,
             ),
             routes=self.recorder.routes(),
             paths=self.recorder.paths(),
@@ -161,9 +165,7 @@ class Watch:
 
     def _pool_facts(self, pool: PoolTally, now_ns: int) -> PoolFacts:
         held_ns = sum(
-            now_ns - max(hold.began_ns, pool.since_ns)
-            for hold in list(self.live.holds.values())
-            if hold.pool is pool
+            now_ns - max(hold.began_ns, pool.since_ns) for hold in list(self.live.holds.values()) if hold.pool is pool
         )
         return PoolFacts(
             name=pool.name,
@@ -179,11 +181,14 @@ class Watch:
 
     def _read_clocks(self) -> _Clocks:
         loops = list(self._loops.values())
+        read = [watched.read() for watched in loops]
         return _Clocks(
             time.monotonic_ns(),
             time.process_time_ns(),
-            sum(watched.read().loop_ns for watched in loops),
+            sum(one.loop_ns for one in read),
             sum(watched.blocked_ns for watched in loops),
+            sum(watched.late_ns for watched in loops),
+            sum(one.kept_waiting_ns for one in read),
         )
 
 
