@@ -107,11 +107,7 @@ class _Route:
             figures["timeouts"] = float(pool.timeouts)
         if binding.kind == "core":
             figures["given"] = binding.given
-            text += (
-                f"; the machine was busy with something else too and gave {share(binding.given)} of one"
-                if binding.given < MOST_GIVEN
-                else ""
-            )
+            text += _about_core(binding)
         return Sentence(binding.kind, text, figures)
 
     def _leaked(self, binding: Constraint) -> Sentence | None:
@@ -131,7 +127,8 @@ class _Route:
     def _not_saturated(self) -> Sentence:
         process = self.observation.process
         used = process.cpu_ns / max(1, process.wall_ns)
-        nearest = max(self.constraints, key=lambda one: one.used, default=None)
+        others = [one for one in self.constraints if one.kind != "core"]
+        nearest = max(others, key=lambda one: one.used, default=None)
         if nearest is None or nearest.used <= used:
             return Sentence("not saturated", f"not saturated: the process uses {share(used)} of a core", {"used": used})
         busy = f"the event loop is kept {share(nearest.used)} of the time"
@@ -211,6 +208,12 @@ def _resource(binding: Constraint) -> str:
     if binding.kind == "server":
         return f"{many(binding.limit, 'connection')}, all that the server allows, ÷ {hold} held"
     return f"{binding.limit} {binding.kind} ÷ {hold} {'held' if binding.kind == 'connections' else 'kept'}"
+
+
+def _about_core(binding: Constraint) -> str:
+    if binding.given < MOST_GIVEN:
+        return f"; the machine was busy with something else too and gave {share(binding.given)} of that"
+    return "; only more workers bring more cores" if binding.limit == 1 else ""
 
 
 def _others_sentence(binding: Constraint) -> Sentence:

@@ -15,7 +15,13 @@ LONG_S: Final = 0.01
 """A request's idle hold that is worth a word though nobody waits for the connection."""
 
 MOST_PLACES: Final = 3
-NEXT: Final = {"threads": "threads", "core": "core", "loop": "event loop", "connections": "connections"}
+NEXT: Final = {
+    "threads": "the threads bind",
+    "core": "the core binds",
+    "loop": "the event loop binds",
+    "connections": "the other connections bind",
+    "server": "the server binds",
+}
 
 Idle = list[tuple[tuple[Site, str], float]]
 """What holders waited for while no statement ran, as shares of all their idle time, the largest first."""
@@ -72,8 +78,7 @@ def _allowed(new: float, following: Constraint | None) -> str:
     if following is None or following.rate >= new:
         return f"the ceiling becomes {rate(new)} requests/s"
     return (
-        f"the connections then allow {rate(new)} requests/s, and the {NEXT.get(following.kind, 'server')} binds next, "
-        f"at {rate(following.rate)}"
+        f"the connections then allow {rate(new)} requests/s, and {NEXT[following.kind]} next, at {rate(following.rate)}"
     )
 
 

@@ -160,7 +160,8 @@ class LoopWatch:
         self._below_loop = _RUN_ONCE
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
-        self._clocks = self.read()
+        self.clocks = self.read()
+        """As of the latest beat."""
         gc.callbacks.append(self._note_collection)
         self._beat_again()
         self._watcher = threading.Thread(target=self._watch, name="headgate-xray", daemon=True)
@@ -171,7 +172,6 @@ class LoopWatch:
         self._stopped.set()
         if self._delays is not None:
             self._delays.close()
-            self._delays = None
         gc.callbacks.remove(self._note_collection)
         if self._timer is not None:
             self._timer.cancel()
@@ -196,10 +196,11 @@ class LoopWatch:
         return self._loop_ns
 
     def _read_delays(self) -> int:
-        if self._delays is None:
+        delays = self._delays
+        if delays is None:
             return 0
         try:
-            return int(os.pread(self._delays.fileno(), 100, 0).split()[1])
+            return int(os.pread(delays.fileno(), 100, 0).split()[1])
         except (OSError, ValueError, IndexError):  # its thread has ended
             return 0
 
@@ -215,7 +216,7 @@ class LoopWatch:
         if now_ns - due_ns > STALL_NS:
             self._tell_stall(self._stall_began(due_ns), now_ns)
         self.late_ns += now_ns - due_ns
-        self._clocks = self.read()
+        self.clocks = self.read()
         self._looks, self._look_after_ns, self._overslept_ns = [], STALL_NS // 2, 0
         self._on_beat(now_ns, now_ns - due_ns + BEAT_NS)
         self._beat_again()
@@ -233,7 +234,7 @@ class LoopWatch:
 
     def _tell_stall(self, began_ns: int, now_ns: int) -> None:
         overslept_ns = self._overslept_ns + max(0, now_ns - self._asleep_since_ns - 2 * BEAT_NS)  # it may sleep still
-        verdict, look = judge(self._clocks, self.read(), self._looks, overslept_ns)
+        verdict, look = judge(self.clocks, self.read(), self._looks, overslept_ns)
         if look is None:
             self._on_stall(Stillness(began_ns, now_ns, verdict, NOWHERE, "", None))
         else:
@@ -326,7 +327,7 @@ def _outermost_import(stack: list[FrameType]) -> int:
 def _delays_of_this_thread() -> BinaryIO | None:
     """Where Linux tells how long this thread was ready to run and not let; None elsewhere."""
     try:
-        return open(f"/proc/self/task/{threading.get_native_id()}/schedstat", "rb", buffering=0)  # noqa: SIM115
+        return open(f"/proc/self/task/{threading.get_native_id()}/schedstat", "rb", buffering=0)
     except OSError:
         return None
 

@@ -43,6 +43,7 @@ class _StallSum:
     total_ns: int = 0
     longest_ns: int = 0
     victims: int = 0
+    what: str = ""
 
 
 class Watch:
@@ -109,8 +110,11 @@ class Watch:
             if request is not stall.request and request.loop is loop and not request.thread:
                 request.spend(STALLED, max(request.began_ns, stall.began_ns), stall.ended_ns)
                 victims += 1
+        # What a line has called may have just returned when it was looked at.
+        key = (stall.verdict, stall.site, stall.what if stall.site == NOWHERE else "", route)
         with self._lock:
-            found = self._stalls.setdefault((stall.verdict, stall.site, stall.what, route), _StallSum())
+            found = self._stalls.setdefault(key, _StallSum())
+        found.what = found.what or stall.what
         found.count += 1
         found.total_ns += stall.ended_ns - stall.began_ns
         found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
@@ -141,8 +145,8 @@ class Watch:
         spent = self._load.spent(self._read_clocks())
         with self._lock:
             stalls = tuple(
-                Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
-                for (verdict, site, what, route), one in self._stalls.items()
+                Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
+                for (verdict, site, _, route), one in self._stalls.items()
             )
         observation = Observation(
             process=ProcessFacts(
@@ -181,14 +185,13 @@ class Watch:
 
     def _read_clocks(self) -> _Clocks:
         loops = list(self._loops.values())
-        read = [watched.read() for watched in loops]
         return _Clocks(
             time.monotonic_ns(),
             time.process_time_ns(),
-            sum(one.loop_ns for one in read),
+            sum(watched.clocks.loop_ns for watched in loops),
             sum(watched.blocked_ns for watched in loops),
             sum(watched.late_ns for watched in loops),
-            sum(one.kept_waiting_ns for one in read),
+            sum(watched.clocks.kept_waiting_ns for watched in loops),
         )
 
 
