@@ -108,7 +108,9 @@ def test_a_library_without_the_applications_line_is_named_as_itself() -> None:
 
 def test_in_a_greenlet_of_sqlalchemys_the_latest_statement_tells_the_line() -> None:
     stack = stack_of(compiled(CALLS, LIBRARY_FILE, "sqlalchemy.orm.session")["run"])
-    assert look_at(stack, nobody, lambda: (LINE, "request"), is_whole=False) == Look(LINE, "sqlalchemy.run", "request")
+    assert look_at(stack, nobody, lambda: (LINE, "request"), is_whole=False) == Look(
+        LINE, "async sqlalchemy.run", "request"
+    )
 
 
 def test_elsewhere_no_statement_is_blamed() -> None:

@@ -99,6 +99,8 @@ def _cure(stall: Stall) -> str:
         return "; await asyncio.sleep(…) instead"
     if stall.what.startswith(SYNC_DRIVERS):
         return "; use an AsyncSession, or a plain def endpoint, which runs in a worker thread"
+    if stall.what.startswith("async "):
+        return "; it works through many rows at once: fetch fewer, or columns instead of objects, or stream them"
     return "; run it in a worker thread: await run_in_threadpool(…), or a plain def endpoint"
 
 

@@ -41,7 +41,8 @@ class Look(NamedTuple):
     """What the loop's thread was doing at one instant.
 
     :ivar site: the application's line; ``NOWHERE`` if none of its code was being run.
-    :ivar what: the function that line had called, or else the one that was being run.
+    :ivar what: the function that line had called, or else the one that was being run; ``async`` and the one that a
+        greenlet of SQLAlchemy's runs.
     :ivar request: the one it was doing that for, if that is known.
     :ivar module: what was being imported, if that is what it did.
     """
@@ -61,7 +62,8 @@ class Clocks(NamedTuple):
     loop_ns: int
     asleep_ns: int
     """How long the machine has slept since it was started."""
-    collecting_ns: int
+    collection_ns: int
+    """The longest collection of garbage since the beat before."""
     kept_waiting_ns: int = 0
     """How long the loop's thread was ready to run and not let."""
 
@@ -87,7 +89,7 @@ def judge(before: Clocks, after: Clocks, looks: list[Look], overslept_ns: int) -
     ran_ns, loop_ns = after.process_ns - before.process_ns, after.loop_ns - before.loop_ns
     if 2 * (after.asleep_ns - before.asleep_ns) > wall_ns:
         return "suspended", None
-    if 2 * (after.collecting_ns - before.collecting_ns) > wall_ns:
+    if 2 * after.collection_ns > wall_ns:  # many short ones are the doing of whoever makes so many objects
         return "collection", None
     it_ran = loop_ns > STALL_NS  # it would have been a stall on an idle machine too
     if not it_ran and 2 * max(overslept_ns, after.kept_waiting_ns - before.kept_waiting_ns) > wall_ns > 2 * ran_ns:
@@ -108,9 +110,13 @@ def _judge_unseen(others_ran: bool, it_ran: bool) -> Verdict:
 
 
 def _most_seen(looks: list[Look]) -> Look | None:
-    """What most looks found, of as many the latest."""
+    """What most looks found, of as many one that found a line of the application's, and of those the latest."""
     counts = Counter((look.site, look.what) for look in looks)
-    return max(reversed(looks), key=lambda look: counts[look.site, look.what], default=None)
+    return max(
+        reversed(looks),
+        key=lambda look: (counts[look.site, look.what], look.site != NOWHERE),
+        default=None,
+    )
 
 
 def _wander(looks: list[Look]) -> bool:
@@ -150,7 +156,7 @@ class LoopWatch:
         self._delays = _delays_of_this_thread()
         self._loop_ns = self._loop_before_ns = 0
         self._loop_before_ns = self._read_loop_clock()
-        self._collecting_ns = self._collection_began_ns = 0
+        self._collection_ns = self._collection_began_ns = 0
         self._looks: list[Look] = []
         self._look_after_ns = STALL_NS // 2
         self._overslept_ns = 0
@@ -183,7 +189,7 @@ class LoopWatch:
             time.process_time_ns(),
             self._read_loop_clock(),
             _asleep_ns(),
-            self._collecting_ns,
+            self._collection_ns,
             self._read_delays(),
         )
 
@@ -217,7 +223,8 @@ class LoopWatch:
             self._tell_stall(self._stall_began(due_ns), now_ns)
         self.late_ns += now_ns - due_ns
         self.clocks = self.read()
-        self._looks, self._look_after_ns, self._overslept_ns = [], STALL_NS // 2, 0
+        self._looks, self._look_after_ns = [], STALL_NS // 2
+        self._overslept_ns = self._collection_ns = 0
         self._on_beat(now_ns, now_ns - due_ns + BEAT_NS)
         self._beat_again()
 
@@ -246,7 +253,7 @@ class LoopWatch:
         if phase == "start":
             self._collection_began_ns = time.monotonic_ns()
         else:
-            self._collecting_ns += time.monotonic_ns() - self._collection_began_ns
+            self._collection_ns = max(self._collection_ns, time.monotonic_ns() - self._collection_began_ns)
 
     # in the thread that watches
 
@@ -299,12 +306,14 @@ def look_at(
     imported = _outermost_import(stack)
     number = _nearest_app_frame(stack, from_number=imported + 1)
     site, request = NOWHERE if number is None else site_of(stack[number]), request_of(stack)
+    what = "" if number == 0 else name_of(stack[number - 1 if number else 0])
     if not is_whole and package_of(stack[-1]) in _SWITCHING:
         latest, request = who_switched()
-        site = latest if number is None else site
+        if number is None:
+            site, what = latest, f"async {name_of(stack[-1])}"
     return Look(
         site=site,
-        what="" if number == 0 else name_of(stack[number - 1 if number else 0]),
+        what=what,
         request=request,
         module="" if imported < 0 else str(stack[imported].f_locals.get("name", "?")),
         waits=stack[0].f_code.co_filename.endswith(_WAITS),
