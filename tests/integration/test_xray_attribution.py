@@ -1,10 +1,12 @@
-"""Known delays, each injected into one phase, are found in that phase."""
+"""Delays that are injected, one into each phase, are found in that phase: to 5 %, or a millisecond."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio.to_thread
@@ -21,8 +23,16 @@ from headgate.names import PHASES
 from headgate.xray.observation import Observation
 from headgate.xray.watch import Watch
 
-DELAY_S = 0.2
-STALL_S = 0.4
+DELAY_S, STALL_S = 0.2, 0.4
+injected_s: defaultdict[str, float] = defaultdict(float)
+"""What the app itself has measured, by path and phase; a busy machine makes each longer than it was meant to be."""
+
+
+@contextmanager
+def injecting(name: str) -> Iterator[None]:
+    began_s = time.perf_counter()
+    yield
+    injected_s[name] += time.perf_counter() - began_s
 
 
 class Slow(BaseModel):
@@ -30,7 +40,8 @@ class Slow(BaseModel):
 
     @field_serializer("value")
     def write(self, value: int) -> int:
-        time.sleep(DELAY_S)
+        with injecting("/serialize serialize"):
+            time.sleep(DELAY_S)
         return value
 
 
@@ -50,13 +61,15 @@ async def engine(postgres_url: URL) -> AsyncIterator[AsyncEngine]:
     address = postgres_url.render_as_string(hide_password=False)
 
     async def connect() -> asyncpg.Connection:
-        await asyncio.sleep(DELAY_S)
-        return await asyncpg.connect(address)
+        with injecting("/connect connect"):
+            await asyncio.sleep(DELAY_S)
+            return await asyncpg.connect(address)
 
     made = create_async_engine("postgresql+asyncpg://", async_creator=connect, pool_size=1, max_overflow=0)
     async with made.connect():
         pass  # what is asked of a server once
     await made.dispose()
+    injected_s.clear()
     yield made
     await made.dispose()
 
@@ -72,16 +85,21 @@ def make_app(engine: AsyncEngine) -> FastAPI:
     @app.get("/database")
     async def query() -> None:
         async with AsyncSession(engine) as session:
-            await session.execute(text(f"SELECT pg_sleep({DELAY_S})"))
+            await session.execute(text("SELECT 1"))
+            with injecting("/database database"):
+                await session.execute(text(f"SELECT pg_sleep({DELAY_S})"))
 
     @app.get("/held")
     async def hold() -> None:
         async with AsyncSession(engine) as session:
-            await session.execute(text("SELECT 1"))
-            await asyncio.sleep(DELAY_S)
+            with injecting("/held gate_wait"):
+                await session.connection()
+            with injecting("/held held_idle"):
+                await asyncio.sleep(DELAY_S)
 
     @app.get("/thread")
     def wait() -> None:
+        injected_s["/thread thread_wait"] += time.perf_counter() - injected_s["asked at"]
         time.sleep(DELAY_S)
 
     @app.get("/serialize", response_model=Slow)
@@ -89,7 +107,8 @@ def make_app(engine: AsyncEngine) -> FastAPI:
         return Slow(value=1)
 
     async def rows() -> AsyncIterator[str]:
-        await asyncio.sleep(DELAY_S)
+        with injecting("/send send"):
+            await asyncio.sleep(DELAY_S)
         yield "row"
 
     @app.get("/send")
@@ -98,11 +117,13 @@ def make_app(engine: AsyncEngine) -> FastAPI:
 
     @app.get("/unattributed")
     async def sleep() -> None:
-        await asyncio.sleep(DELAY_S)
+        with injecting("/unattributed unattributed"):
+            await asyncio.sleep(DELAY_S)
 
     @app.get("/stalled")
     async def suffer() -> None:
-        await asyncio.sleep(2 * STALL_S)
+        with injecting("/stalled all"):
+            await asyncio.sleep(2 * STALL_S)
 
     return app
 
@@ -118,27 +139,25 @@ async def test_injected_delays_are_found_in_their_phases(watch: Watch, engine: A
         await ask("/connect")
         await ask("/database")
         await ask("/held", "/held")  # one connection: the second waits for the first
-        await ask("/thread", "/thread", "/send", "/unattributed")  # one thread, likewise
+        await ask("/send", "/unattributed")
+        injected_s["asked at"] = time.perf_counter()
+        await ask("/thread", "/thread")  # one thread, likewise
         await ask("/serialize")
         suffering = asyncio.create_task(ask("/stalled"))
         await asyncio.sleep(STALL_S / 2)
-        time.sleep(STALL_S)
+        with injecting("/stalled stalled"):
+            time.sleep(STALL_S)  # noqa: ASYNC251
         await suffering
+    del injected_s["asked at"]
+    injected_s["/stalled unattributed"] = injected_s.pop("/stalled all") - injected_s["/stalled stalled"]
     observation = watch.observe()
-    for path, phase, expected_s in (
-        ("/connect", "connect", DELAY_S),
-        ("/database", "database", DELAY_S),
-        ("/held", "held_idle", 2 * DELAY_S),
-        ("/held", "gate_wait", DELAY_S),
-        ("/thread", "thread_wait", DELAY_S),
-        ("/serialize", "serialize", DELAY_S),
-        ("/send", "send", DELAY_S),
-        ("/unattributed", "unattributed", DELAY_S),
-        ("/stalled", "stalled", STALL_S),
-        ("/stalled", "unattributed", STALL_S),
-    ):
-        found_s = times_of(observation, path)[phase]
-        assert found_s == pytest.approx(expected_s, rel=0.05), (path, phase, times_of(observation, path))
+    process = observation.process
+    tolerance = 0.05 + process.kept_waiting_ns / max(1, process.wall_ns)
+    for name, expected_s in injected_s.items():
+        path, phase = name.split()
+        found = times_of(observation, path)
+        assert found[phase] == pytest.approx(expected_s, rel=tolerance, abs=0.001), (name, found, injected_s)
+    assert len(injected_s) == 10
 
 
 def times_of(observation: Observation, path: str) -> dict[str, float]:

@@ -17,9 +17,7 @@ SERVER_LIMIT = 4
 
 
 @pytest.fixture(scope="module")
-def app(
-    postgres: EmbeddedPostgres, postgres_url: URL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Patient]:
+def app(postgres: EmbeddedPostgres, postgres_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
     with connect(postgres.url()) as connection:
         connection.execute(f"CREATE ROLE limited LOGIN PASSWORD 'limited' CONNECTION LIMIT {SERVER_LIMIT}")
     with patient("limits", postgres_url, tmp_path_factory.mktemp("limits") / "log") as served:
@@ -42,8 +40,9 @@ def test_a_limit_of_the_service(app: Patient, path: str, limit: str, places: int
     binding = told.said(path, limit)
     assert limits_named(told.kinds(path)) == {limit}, str(told)
     assert binding.figures["limit"] == places
-    assert binding.figures["hold_s"] == pytest.approx(hold_s, rel=0.3)
-    assert binding.figures["rate"] == pytest.approx(told.offer(path).throughput, rel=0.1), str(told)
+    assert binding.figures["hold_s"] == pytest.approx(hold_s, rel=0.3 + told.tolerance)
+    allowed = binding.figures["rate"] * binding.figures.get("given", 1.0)
+    assert allowed == pytest.approx(told.offer(path).throughput, rel=0.05 + told.tolerance), str(told)
     assert "remedy" not in told.kinds(path)
 
 
@@ -52,7 +51,9 @@ def test_the_servers_limit(app: Patient) -> None:
     binding = told.said("/server", "server")
     assert limits_named(told.kinds("/server")) == {"server"}, str(told)
     assert binding.figures["limit"] == SERVER_LIMIT
-    assert binding.figures["rate"] == pytest.approx(told.offer("/server").throughput, rel=0.15), str(told)
+    assert binding.figures["rate"] == pytest.approx(told.offer("/server").throughput, rel=0.1 + told.tolerance), str(
+        told
+    )
     [refusal] = told.said_of_service("server")
     assert "too many connections for role" in refusal.text
 

@@ -16,7 +16,7 @@ from sqlalchemy import URL
 
 from headgate.hosting.service import Loop
 from headgate.xray.explain import Explanation, RouteReport, Sentence, explain
-from headgate.xray.observation import Observation, Offer, encode
+from headgate.xray.observation import Observation, Offer, decode, encode
 from headgate.xray.probe import Ask, Probe, XrayOptions
 from headgate.xray.text import format_explanation
 
@@ -58,6 +58,12 @@ class Told:
         found = [sentence for sentence in self.route(path).sentences if sentence.kind == kind]
         assert found, f"nothing of this kind ({kind}) was said of {path}:\n{self}"
         return found[0]
+
+    @property
+    def tolerance(self) -> float:
+        """By how much figures of times may differ: by more where the machine had something else to do."""
+        process = self.observation.process
+        return 0.05 + 2 * process.kept_waiting_ns / max(1, process.wall_ns)
 
     def said_of_service(self, kind: str) -> list[Sentence]:
         """All of a kind about the whole service."""
@@ -109,4 +115,5 @@ def _record(name: str, told: Told) -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
     text = encode(told.observation).replace(str(APPS), "/srv/shop")
     (GOLDEN / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (GOLDEN / f"{name}.txt").write_text(str(told).replace(str(APPS), "/srv/shop") + "\n", encoding="utf-8")
+    explained = format_explanation(explain(decode(text)))
+    (GOLDEN / f"{name}.txt").write_text(explained + "\n", encoding="utf-8")

@@ -51,14 +51,15 @@ def kinds(explanation: Explanation, route: str = "GET /slow") -> list[str]:
 
 def test_connections_held_across_a_sleep() -> None:
     sent = offer(sent=500, answered=240, failed={"timeout": 260}, latency_ns=30 * S)
-    told = explain(observation(held_route(), pools=(SATURATED,), offers=(sent,)))
+    busy = process(cpu_ns=6 * S, loop_cpu_ns=6 * S)
+    told = explain(observation(held_route(busy_s=0.004), pools=(SATURATED,), offers=(sent,), process=busy))
     assert told.routes[0].headline == "500 sent, 240 answered, 260 failed (timeout), p50 30.0 s"
     assert lines(told) == [
         "binding constraint: 15 connections ÷ 2.00 s held = 7.5 requests/s at most  (offered 100/s)",
-        "of the 2.00 s a connection is held, the database works 3 ms (0.2 %); "
+        "of the 2.00 s a connection is held, the database works 4 ms (0.2 %); "
         "the rest is asyncio.sleep at /srv/shop/app.py:61",
-        "release before /srv/shop/app.py:61 → the connections then allow 5,000 requests/s, and the core binds next, "
-        "at 75. headgate.AsyncSession does this by itself.",
+        "release before /srv/shop/app.py:61 → the connections then allow 3,750 requests/s, and the core binds next, "
+        "at 12.5. headgate.AsyncSession does this by itself.",
     ]
 
 
@@ -154,7 +155,9 @@ def test_workers_multiply_connections(workers: int, allowed: int | None, said: l
     ("stall", "said"),
     [
         (
-            Stall("code", Site("/srv/shop/app.py", 9, "f", "time.sleep(0.3)"), "", 1, 300 * MS, 300 * MS, 1, "GET /slow"),
+            Stall(
+                "code", Site("/srv/shop/app.py", 9, "f", "time.sleep(0.3)"), "", 1, 300 * MS, 300 * MS, 1, "GET /slow"
+            ),
             "keeps the event loop to itself once, for 300 ms, because of «time.sleep(0.3)» at /srv/shop/app.py:9 "
             "(GET /slow); 1 other request waited; await asyncio.sleep(…) instead",
         ),
@@ -245,7 +248,13 @@ def test_every_observation_is_explained_however_empty() -> None:
 
 
 def test_how_figures_are_written() -> None:
-    assert [seconds(one) for one in (2.0, 12.34, 0.1, 0.0031, 0.00002)] == ["2.00 s", "12.3 s", "100 ms", "3.1 ms", "20 µs"]
+    assert [seconds(one) for one in (2.0, 12.34, 0.1, 0.0031, 0.00002)] == [
+        "2.00 s",
+        "12.3 s",
+        "100 ms",
+        "3.1 ms",
+        "20 µs",
+    ]
     assert [rate(one) for one in (7.5, 50.0, 5_000.4, float("inf"))] == ["7.5", "50", "5,000", "any number of"]
     assert [share(one) for one in (0.0, 0.002, 0.34, 1.0)] == ["0 %", "0.2 %", "34 %", "100 %"]
     assert [many(one, "request") for one in (1, 2, 2_000)] == ["1 request", "2 requests", "2,000 requests"]

@@ -94,7 +94,7 @@ def test_a_pools_holds_are_counted_from_the_beginning_of_the_load(live: Live) ->
 
 
 def clocks(at: int) -> _Clocks:
-    return _Clocks(at, at, at, at)
+    return _Clocks(at, at, at, at, at, at)
 
 
 def test_a_load_lasts_from_the_first_to_the_last_that_is_begun() -> None:

@@ -63,11 +63,15 @@ ROUTES = st.builds(
 )
 OBSERVATIONS = st.builds(
     Observation,
-    process=st.builds(ProcessFacts, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | COUNTS, COUNTS, COUNTS),
+    process=st.builds(
+        ProcessFacts, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | COUNTS, COUNTS, COUNTS, COUNTS, COUNTS
+    ),
     routes=some(ROUTES),
     pools=some(st.builds(PoolFacts, WORDS, WORDS, st.none() | COUNTS, COUNTS, COUNTS, WORDS, COUNTS, COUNTS, COUNTS)),
     stalls=some(st.builds(Stall, WORDS, SITES, WORDS, COUNTS, COUNTS, COUNTS, COUNTS, WORDS)),
-    offers=some(st.builds(Offer, WORDS, WORDS, COUNTS, COUNTS, counted(WORDS), st.floats(0, 9), st.floats(0, 9), COUNTS)),
+    offers=some(
+        st.builds(Offer, WORDS, WORDS, COUNTS, COUNTS, counted(WORDS), st.floats(0, 9), st.floats(0, 9), COUNTS)
+    ),
     leaks=some(HOLDS),
     paths=st.dictionaries(WORDS, WORDS, max_size=2),
     notes=some(WORDS),

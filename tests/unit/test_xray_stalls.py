@@ -21,8 +21,8 @@ WAITING = Look(LINE, "threading.Event.wait", waits=True)
 LIBRARY = Look(NOWHERE, "json.JSONEncoder.encode")
 
 
-def after(*, ran: int = 0, loop: int = 0, asleep: int = 0, collecting: int = 0) -> Clocks:
-    return Clocks(300 * MS, ran * MS, loop * MS, asleep * MS, collecting * MS)
+def after(*, ran: int = 0, loop: int = 0, asleep: int = 0, collecting: int = 0, waiting: int = 0) -> Clocks:
+    return Clocks(300 * MS, ran * MS, loop * MS, asleep * MS, collecting * MS, waiting * MS)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def after(*, ran: int = 0, loop: int = 0, asleep: int = 0, collecting: int = 0) 
         pytest.param(after(asleep=290), [BUSY], 280, "suspended", None, id="the machine slept"),
         pytest.param(after(ran=1), [BUSY], 290, "suspended", None, id="the process was stopped"),
         pytest.param(after(ran=60), [BUSY], 200, "descheduled", None, id="the machine was busy"),
+        pytest.param(after(ran=120, loop=120), [BUSY], 170, "code", BUSY, id="one that shares its core"),
+        pytest.param(after(ran=60, waiting=200), [BUSY], 0, "descheduled", None, id="the loop alone was kept waiting"),
         pytest.param(after(ran=10), [], 0, "descheduled", None, id="the loop had nothing to do and yet was late"),
         pytest.param(after(ran=250, loop=250, collecting=240), [BUSY], 200, "collection", None, id="a collection"),
         pytest.param(after(ran=2), [IMPORTING], 0, "import", IMPORTING, id="an import"),
@@ -106,7 +108,9 @@ def test_a_library_without_the_applications_line_is_named_as_itself() -> None:
 
 def test_in_a_greenlet_of_sqlalchemys_the_latest_statement_tells_the_line() -> None:
     stack = stack_of(compiled(CALLS, LIBRARY_FILE, "sqlalchemy.orm.session")["run"])
-    assert look_at(stack, nobody, lambda: (LINE, "request"), is_whole=False) == Look(LINE, "sqlalchemy.run", "request")
+    assert look_at(stack, nobody, lambda: (LINE, "request"), is_whole=False) == Look(
+        LINE, "async sqlalchemy.run", "request"
+    )
 
 
 def test_elsewhere_no_statement_is_blamed() -> None:

@@ -20,7 +20,10 @@ MOST_LINKS: Final = 200
 _BRIDGES: Final = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable")
 """Objects of the interpreter that show only to the garbage collector what they await."""
 
-DRIVERS: Final = frozenset({"asyncpg", "psycopg", "psycopg2", "aiosqlite", "aiomysql", "asyncmy", "pymysql", "oracledb"})
+DRIVERS: Final = frozenset(
+    {"asyncpg", "psycopg", "psycopg2", "aiosqlite", "aiomysql", "asyncmy", "pymysql", "oracledb"}
+)
+_KINDS: Final = (CoroutineType, AsyncGeneratorType, GeneratorType)
 _FUTURES: Final = {"_GatheringFuture": "asyncio.gather", "FutureIter": "a future", "Future": "a future"}
 
 
@@ -78,11 +81,11 @@ def _chain(link: Any) -> Iterator[_Link]:
     """Each suspended frame from the task's outermost coroutine inwards, and last what has none, by their names."""
     for _ in range(MOST_LINKS):
         if type(link).__name__ in _BRIDGES:
-            link = _behind(link)
+            link = _behind(link, *_KINDS)
         frame, awaited = _frame_and_awaited(link)
         if frame is None:
             if link is not None:
-                yield _Link(None, "", _future_name(link))
+                yield _Link(None, "", _future_name(_behind(link, asyncio.Future) or link))
             return
         yield _Link(frame, package_of(frame), name_of(frame))
         link = awaited
@@ -105,8 +108,10 @@ def _frame_and_awaited(link: Any) -> tuple[FrameType | None, Any]:
     return None, None
 
 
-def _behind(link: Any) -> Any:
-    kinds = (CoroutineType, AsyncGeneratorType, GeneratorType)
+def _behind(link: Any, *kinds: type[Any]) -> Any:
+    """What an object of the interpreter refers to that is of one of some kinds; None if it is itself."""
+    if isinstance(link, kinds):
+        return None
     return next((found for found in gc.get_referents(link) if isinstance(found, kinds)), None)
 
 

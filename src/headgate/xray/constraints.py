@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from headgate.ceilings import ceiling
 from headgate.names import GATE_WAIT, STALLED, THREAD_WAIT
-from headgate.xray.observation import HoldSum, Observation, PoolFacts, RouteSum
+from headgate.xray.observation import BEAT_NS, HoldSum, Observation, PoolFacts, ProcessFacts, RouteSum
 
 SATURATED: Final = 0.7
 """The share of a resource in use from which waits are its own doing rather than chance."""
 
 CORE_SATURATED: Final = 0.85
-"""Likewise of a core or an event loop: whoever waits for one does not know it, so its use alone has to tell."""
+"""Likewise of a core or an event loop even if nobody is seen to wait: other processes take their part of a core."""
 
 LEAST_WAIT_S: Final = 0.000_5
 LEAST_WAIT: Final = 0.05
@@ -41,6 +41,7 @@ class Constraint:
     :ivar wait_s: seconds a request waited for one, on average.
     :ivar own_share: of that use, this route's; ``main_user`` is the route that uses most.
     :ivar pool: which connections.
+    :ivar given: the share of a core that the machine gave, of what was asked for.
     """
 
     kind: Resource
@@ -52,6 +53,7 @@ class Constraint:
     main_user: str = ""
     main_share: float = 1.0
     pool: str = ""
+    given: float = 1.0
 
     @property
     def rate(self) -> float:
@@ -62,7 +64,7 @@ class Constraint:
     def binds(self) -> bool:
         """True if it is used up and waited for."""
         if self.kind in ("core", "loop"):
-            return self.used > CORE_SATURATED
+            return self.used > CORE_SATURATED or (self.used > SATURATED and self.wait_s > BEAT_NS / 1e9)
         return self.used > SATURATED and self.wait_s > max(LEAST_WAIT_S, LEAST_WAIT * self.hold_s)
 
     @property
@@ -153,13 +155,17 @@ def _of_core(observation: Observation, route: RouteSum) -> Iterator[Constraint]:
     process = observation.process
     wall_ns = max(1, process.wall_ns)
     on_loop_ns = process.loop_cpu_ns + process.blocked_ns
+    kept_ns = on_loop_ns + process.kept_waiting_ns
     if process.blocked_ns > BLOCKED * on_loop_ns:
-        yield _shared(observation, route, "loop", 1, on_loop_ns, on_loop_ns / wall_ns)
-    if not (route.thread_runs or route.times_ns[STALLED] or 2 * on_loop_ns > wall_ns):
+        yield _shared(observation, route, "loop", 1, on_loop_ns, kept_ns / wall_ns)
+    if not (route.thread_runs or route.times_ns[STALLED] or 2 * kept_ns > wall_ns):
         return  # what keeps the core busy is in other threads, and leaves the loop free
-    cores = process.cpu_ns / wall_ns
-    limit = 1 if cores < 1.05 else max(1, process.cores)  # more than one only outside of the interpreter's lock
-    yield _shared(observation, route, "core", limit, process.cpu_ns, cores / limit)
+    limit = (
+        1 if process.cpu_ns < 1.05 * wall_ns else max(1, process.cores)
+    )  # more only outside of the interpreter's lock
+    wanted_ns = process.cpu_ns + process.kept_waiting_ns
+    core = _shared(observation, route, "core", limit, process.cpu_ns, wanted_ns / wall_ns / limit)
+    yield replace(core, given=process.cpu_ns / max(1, wanted_ns))
 
 
 def _shared(
@@ -178,9 +184,15 @@ def _shared(
         limit,
         by_route[route.route] / route.count / 1e9,
         min(1.0, used),
-        route.times_ns[STALLED] / route.count / 1e9,
+        _lateness_s(observation.process),
         *_own_and_main(by_route, route),
     )
+
+
+def _lateness_s(process: ProcessFacts) -> float:
+    """Of a beat, on average: as long waits whoever wants something done on the event loop."""
+    beats = max(1.0, (process.wall_ns - process.late_ns) / BEAT_NS)
+    return process.late_ns / beats / 1e9
 
 
 def _used(busy_ns: float, limit: int, wall_ns: float) -> float:

@@ -23,6 +23,9 @@ SAME_STATEMENT = 5
 MUCH_UNATTRIBUTED = 0.2
 FEW_NS = 1_000_000
 
+MOST_GIVEN = 0.9
+"""Of a core: with less of it, whoever measures is told that others had the rest."""
+
 CURES = {
     "collection": "load it with the rest: select(…).options(selectinload({0})); raiseload({0}) in tests finds the next",
     "reference": "load it with the rest: select(…).options(joinedload({0})); raiseload({0}) in tests finds the next",
@@ -102,6 +105,9 @@ class _Route:
         if pool is not None and pool.timeouts and binding.kind == "connections":
             text += f"; {many(pool.timeouts, 'request')} got none before the pool's timeout"
             figures["timeouts"] = float(pool.timeouts)
+        if binding.kind == "core":
+            figures["given"] = binding.given
+            text += _about_core(binding)
         return Sentence(binding.kind, text, figures)
 
     def _leaked(self, binding: Constraint) -> Sentence | None:
@@ -119,10 +125,11 @@ class _Route:
         )
 
     def _not_saturated(self) -> Sentence:
-        nearest = max(self.constraints, key=lambda one: one.used, default=None)
-        if nearest is None or nearest.kind == "core":
-            process = self.observation.process
-            used = process.cpu_ns / max(1, process.wall_ns)
+        process = self.observation.process
+        used = process.cpu_ns / max(1, process.wall_ns)
+        others = [one for one in self.constraints if one.kind != "core"]
+        nearest = max(others, key=lambda one: one.used, default=None)
+        if nearest is None or nearest.used <= used:
             return Sentence("not saturated", f"not saturated: the process uses {share(used)} of a core", {"used": used})
         busy = f"the event loop is kept {share(nearest.used)} of the time"
         if nearest.kind != "loop":
@@ -201,6 +208,12 @@ def _resource(binding: Constraint) -> str:
     if binding.kind == "server":
         return f"{many(binding.limit, 'connection')}, all that the server allows, ÷ {hold} held"
     return f"{binding.limit} {binding.kind} ÷ {hold} {'held' if binding.kind == 'connections' else 'kept'}"
+
+
+def _about_core(binding: Constraint) -> str:
+    if binding.given < MOST_GIVEN:
+        return f"; the machine was busy with something else too and gave {share(binding.given)} of that"
+    return "; only more workers bring more cores" if binding.limit == 1 else ""
 
 
 def _others_sentence(binding: Constraint) -> Sentence:

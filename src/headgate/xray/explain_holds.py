@@ -15,7 +15,13 @@ LONG_S: Final = 0.01
 """A request's idle hold that is worth a word though nobody waits for the connection."""
 
 MOST_PLACES: Final = 3
-NEXT: Final = {"threads": "threads", "core": "core", "loop": "event loop", "connections": "connections"}
+NEXT: Final = {
+    "threads": "the threads bind",
+    "core": "the core binds",
+    "loop": "the event loop binds",
+    "connections": "the other connections bind",
+    "server": "the server binds",
+}
 
 Idle = list[tuple[tuple[Site, str], float]]
 """What holders waited for while no statement ran, as shares of all their idle time, the largest first."""
@@ -72,15 +78,15 @@ def _allowed(new: float, following: Constraint | None) -> str:
     if following is None or following.rate >= new:
         return f"the ceiling becomes {rate(new)} requests/s"
     return (
-        f"the connections then allow {rate(new)} requests/s, and the {NEXT.get(following.kind, 'server')} binds next, "
-        f"at {rate(following.rate)}"
+        f"the connections then allow {rate(new)} requests/s, and {NEXT[following.kind]} next, at {rate(following.rate)}"
     )
 
 
 def held_beyond(route: RouteSum) -> Iterator[Sentence]:
     """Connections that are held while the response is sent, and after that."""
     for hold in route.holds:
-        during = f", during {_plain(_idle_by_place([hold]))}" if hold.awaited else ""
+        found = _idle_by_place([hold])
+        during = f", during {_plain(found)}" if found else ""
         sending_s, after_s = hold.sending_ns / hold.count / 1e9, hold.after_answer_ns / hold.count / 1e9
         if sending_s > LONG_S and hold.sending_ns > 0.1 * hold.held_ns:
             yield Sentence(

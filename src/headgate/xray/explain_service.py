@@ -69,7 +69,9 @@ def told_of_stall(stall: Stall, what_happened: str) -> Sentence:
 def _how_long(stall: Stall) -> str:
     if stall.count == 1:
         return f"once, for {seconds(stall.total_ns / 1e9)}"
-    return f"{stall.count:,} times, {seconds(stall.total_ns / 1e9)} in all and {seconds(stall.longest_ns / 1e9)} at most"
+    return (
+        f"{stall.count:,} times, {seconds(stall.total_ns / 1e9)} in all and {seconds(stall.longest_ns / 1e9)} at most"
+    )
 
 
 def _because(stall: Stall) -> str:
@@ -91,12 +93,14 @@ def _cure(stall: Stall) -> str:
         return "; import it when the service starts"
     if stall.verdict == "collection":
         return "; gc.freeze() once the app is loaded leaves it less to walk through"
-    if stall.verdict != "code" or (stall.site == NOWHERE and not stall.route):
+    if stall.verdict != "code" or stall.site == NOWHERE:
         return ""
     if not stall.what and "sleep(" in stall.site.text:
         return "; await asyncio.sleep(…) instead"
     if stall.what.startswith(SYNC_DRIVERS):
         return "; use an AsyncSession, or a plain def endpoint, which runs in a worker thread"
+    if stall.what.startswith("async "):
+        return "; it works through many rows at once: fetch fewer, or columns instead of objects, or stream them"
     return "; run it in a worker thread: await run_in_threadpool(…), or a plain def endpoint"
 
 

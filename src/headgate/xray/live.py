@@ -98,6 +98,7 @@ class LiveRequest(Ledger):
     """A request's ledger, and what the X-ray wants to know beside it.
 
     :ivar second: where it asked for a connection while it held one of the same pool.
+    :ivar sender: the task that sends the response.
     :ivar threads: of each worker thread it asked for: the wait, then the run, in nanoseconds.
     :ivar responding_ns: when its response began to go out, and ``answered_ns`` when the last of it had; 0 before.
     :ivar task: the task the app runs in.
@@ -113,6 +114,7 @@ class LiveRequest(Ledger):
         "responding_ns",
         "scope",
         "second",
+        "sender",
         "statements",
         "status",
         "task",
@@ -129,6 +131,7 @@ class LiveRequest(Ledger):
         self.statements: list[LiveStatement] = []
         self.repeats: dict[str, int] = {}
         self.second: Site | None = None
+        self.sender: asyncio.Task[Any] | None = None
         self.holds: list[LiveHold] = []
         self.threads: list[tuple[int, int]] = []
         self.thread = 0

@@ -29,6 +29,9 @@ class Site(NamedTuple):
 
 NOWHERE = Site("", 0, "")
 
+BEAT_NS = 20_000_000
+"""Between two beats of a watched event loop, and between two looks at what it does."""
+
 RUNS = "its own code"
 """What a holder «awaits» that runs."""
 
@@ -119,8 +122,8 @@ class RouteSum:
 class Stall:
     """The event loop stood still.
 
-    :ivar verdict: ``code``, ``collection``, ``import``, ``thread`` (it waited for one, or for a lock), ``contended`` (the
-        other threads kept the interpreter), ``descheduled``, ``suspended``.
+    :ivar verdict: ``code``, ``collection``, ``import``, ``thread`` (it waited for one, or for a lock), ``contended``
+        (the other threads kept the interpreter), ``descheduled``, ``suspended``.
     :ivar route: whose code it was, if that is known.
     :ivar victims: how many other requests waited meanwhile, or came and could not be read.
     """
@@ -165,6 +168,8 @@ class ProcessFacts:
         leaves the service idle.
     :ivar loop_cpu_ns: of the thread that runs the event loop; ``blocked_ns``: how long that thread was kept in a call
         that used no CPU.
+    :ivar late_ns: by how much its beats were late, all of them together; it should beat every ``BEAT_NS``.
+    :ivar kept_waiting_ns: how long that thread was ready to run, and the machine busy with something else.
     """
 
     cores: int
@@ -175,6 +180,8 @@ class ProcessFacts:
     max_connections: int | None = None
     workers: int = 1
     blocked_ns: int = 0
+    late_ns: int = 0
+    kept_waiting_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

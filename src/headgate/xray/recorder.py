@@ -53,7 +53,9 @@ class _Hold:
     def sum(self, pool: str, site: Site) -> HoldSum:
         seen = self.seen.total()
         awaited = tuple(Awaited(at, what, count / seen) for (at, what), count in self.seen.most_common())
-        return HoldSum(pool, site, self.count, self.held_ns, self.busy_ns, self.after_answer_ns, awaited, self.sending_ns)
+        return HoldSum(
+            pool, site, self.count, self.held_ns, self.busy_ns, self.after_answer_ns, awaited, self.sending_ns
+        )
 
 
 @dataclass(slots=True)

@@ -41,6 +41,8 @@ def where_held(hold: LiveHold) -> tuple[Site, str]:
     request, task = hold.request, hold.task
     if task is None and request is None:
         return what_runs(hold.thread)
+    if request is not None and request.sender is not None and not request.sender.done():
+        return what_awaits(request.sender)
     if request is not None and (task is None or task.done()):
         if task is None and request.thread:
             return what_runs(request.thread)

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, Literal, NamedTuple
+from typing import BinaryIO, Final, Literal, NamedTuple
 
 from headgate.xray.app_code import is_app_code, site_of
 from headgate.xray.awaiting import name_of, package_of
-from headgate.xray.observation import NOWHERE, Site
+from headgate.xray.observation import BEAT_NS, NOWHERE, Site
 
 Verdict = Literal["code", "collection", "import", "thread", "contended", "descheduled", "suspended"]
-
-TICK_NS: Final = 20_000_000
-"""Between two beats, and between two looks."""
 
 STALL_NS: Final = 50_000_000
 """A beat that is later than this is a stall."""
@@ -43,7 +41,8 @@ class Look(NamedTuple):
     """What the loop's thread was doing at one instant.
 
     :ivar site: the application's line; ``NOWHERE`` if none of its code was being run.
-    :ivar what: the function that line had called, or else the one that was being run.
+    :ivar what: the function that line had called, or else the one that was being run; ``async`` and the one that a
+        greenlet of SQLAlchemy's runs.
     :ivar request: the one it was doing that for, if that is known.
     :ivar module: what was being imported, if that is what it did.
     """
@@ -63,7 +62,10 @@ class Clocks(NamedTuple):
     loop_ns: int
     asleep_ns: int
     """How long the machine has slept since it was started."""
-    collecting_ns: int
+    collection_ns: int
+    """The longest collection of garbage since the beat before."""
+    kept_waiting_ns: int = 0
+    """How long the loop's thread was ready to run and not let."""
 
 
 class Stillness(NamedTuple):
@@ -84,17 +86,18 @@ def judge(before: Clocks, after: Clocks, looks: list[Look], overslept_ns: int) -
     :param overslept_ns: by how much the watching thread, which only sleeps, was late meanwhile.
     """
     wall_ns = after.wall_ns - before.wall_ns
-    ran_ns = after.process_ns - before.process_ns
+    ran_ns, loop_ns = after.process_ns - before.process_ns, after.loop_ns - before.loop_ns
     if 2 * (after.asleep_ns - before.asleep_ns) > wall_ns:
         return "suspended", None
-    if 2 * overslept_ns > wall_ns and 2 * ran_ns < wall_ns:
-        return ("suspended" if 10 * ran_ns < wall_ns else "descheduled"), None
-    if 2 * (after.collecting_ns - before.collecting_ns) > wall_ns:
+    if 2 * after.collection_ns > wall_ns:  # many short ones are the doing of whoever makes so many objects
         return "collection", None
-    others_ran = 2 * ran_ns > wall_ns and 5 * (after.loop_ns - before.loop_ns) < wall_ns
+    it_ran = loop_ns > STALL_NS  # it would have been a stall on an idle machine too
+    if not it_ran and 2 * max(overslept_ns, after.kept_waiting_ns - before.kept_waiting_ns) > wall_ns > 2 * ran_ns:
+        return ("suspended" if 10 * ran_ns < wall_ns else "descheduled"), None
+    others_ran = 2 * ran_ns > wall_ns and 5 * loop_ns < wall_ns
     look = _most_seen(looks)
     if look is None or (others_ran and _wander(looks)):
-        return _judge_unseen(others_ran, 2 * (after.loop_ns - before.loop_ns) > wall_ns), None
+        return _judge_unseen(others_ran, it_ran), None
     if look.module:
         return "import", look
     return ("thread" if look.waits else "code"), look
@@ -107,9 +110,13 @@ def _judge_unseen(others_ran: bool, it_ran: bool) -> Verdict:
 
 
 def _most_seen(looks: list[Look]) -> Look | None:
-    """What most looks found, of as many the latest."""
+    """What most looks found, of as many one that found a line of the application's, and of those the latest."""
     counts = Counter((look.site, look.what) for look in looks)
-    return max(reversed(looks), key=lambda look: counts[look.site, look.what], default=None)
+    return max(
+        reversed(looks),
+        key=lambda look: (counts[look.site, look.what], look.site != NOWHERE),
+        default=None,
+    )
 
 
 def _wander(looks: list[Look]) -> bool:
@@ -136,6 +143,8 @@ class LoopWatch:
         who_switched: Callable[[], tuple[Site, object | None]],
     ) -> None:
         self.loop = loop
+        self.late_ns = 0
+        """All beats' lateness."""
         self.blocked_ns = 0
         """How long the loop's thread was seen in calls that used no CPU; in steps of a tick."""
         self._on_beat = on_beat
@@ -144,9 +153,10 @@ class LoopWatch:
         self._who_switched = who_switched
         self._thread = threading.get_ident()
         self._loop_clock = time.pthread_getcpuclockid(self._thread) if hasattr(time, "pthread_getcpuclockid") else None
+        self._delays = _delays_of_this_thread()
         self._loop_ns = self._loop_before_ns = 0
         self._loop_before_ns = self._read_loop_clock()
-        self._collecting_ns = self._collection_began_ns = 0
+        self._collection_ns = self._collection_began_ns = 0
         self._looks: list[Look] = []
         self._look_after_ns = STALL_NS // 2
         self._overslept_ns = 0
@@ -156,7 +166,8 @@ class LoopWatch:
         self._below_loop = _RUN_ONCE
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
-        self._clocks = self.read()
+        self.clocks = self.read()
+        """As of the latest beat."""
         gc.callbacks.append(self._note_collection)
         self._beat_again()
         self._watcher = threading.Thread(target=self._watch, name="headgate-xray", daemon=True)
@@ -165,6 +176,8 @@ class LoopWatch:
     def stop(self) -> None:
         """Stop watching; from the loop's thread, or when the loop is closed."""
         self._stopped.set()
+        if self._delays is not None:
+            self._delays.close()
         gc.callbacks.remove(self._note_collection)
         if self._timer is not None:
             self._timer.cancel()
@@ -172,7 +185,12 @@ class LoopWatch:
     def read(self) -> Clocks:
         """The clocks, from any thread."""
         return Clocks(
-            time.monotonic_ns(), time.process_time_ns(), self._read_loop_clock(), _asleep_ns(), self._collecting_ns
+            time.monotonic_ns(),
+            time.process_time_ns(),
+            self._read_loop_clock(),
+            _asleep_ns(),
+            self._collection_ns,
+            self._read_delays(),
         )
 
     def _read_loop_clock(self) -> int:
@@ -183,20 +201,31 @@ class LoopWatch:
                 self._loop_clock = None
         return self._loop_ns
 
+    def _read_delays(self) -> int:
+        delays = self._delays
+        if delays is None:
+            return 0
+        try:
+            return int(os.pread(delays.fileno(), 100, 0).split()[1])
+        except (OSError, ValueError, IndexError):  # its thread has ended
+            return 0
+
     # on the loop
 
     def _beat_again(self) -> None:
-        self._due_ns = time.monotonic_ns() + TICK_NS
-        self._timer = self.loop.call_later(TICK_NS / 1e9, self._beat)
+        self._due_ns = time.monotonic_ns() + BEAT_NS
+        self._timer = self.loop.call_later(BEAT_NS / 1e9, self._beat)
 
     def _beat(self) -> None:
         now_ns, due_ns = time.monotonic_ns(), self._due_ns
         self._note_loop(sys._getframe(1))
         if now_ns - due_ns > STALL_NS:
             self._tell_stall(self._stall_began(due_ns), now_ns)
-        self._clocks = self.read()
-        self._looks, self._look_after_ns, self._overslept_ns = [], STALL_NS // 2, 0
-        self._on_beat(now_ns, now_ns - due_ns + TICK_NS)
+        self.late_ns += now_ns - due_ns
+        self.clocks = self.read()
+        self._looks, self._look_after_ns = [], STALL_NS // 2
+        self._overslept_ns = self._collection_ns = 0
+        self._on_beat(now_ns, now_ns - due_ns + BEAT_NS)
         self._beat_again()
 
     def _note_loop(self, caller: FrameType) -> None:
@@ -206,13 +235,13 @@ class LoopWatch:
 
     def _stall_began(self, due_ns: int) -> int:
         """In the middle of when it may have begun, between the beat before and the one that was due."""
-        earliest_ns = max(due_ns - TICK_NS, min(self._polled_ns, due_ns))
+        earliest_ns = max(due_ns - BEAT_NS, min(self._polled_ns, due_ns))
         latest_ns = min(due_ns, self._found_ns or due_ns)
         return (earliest_ns + max(earliest_ns, latest_ns)) // 2
 
     def _tell_stall(self, began_ns: int, now_ns: int) -> None:
-        overslept_ns = self._overslept_ns + max(0, now_ns - self._asleep_since_ns - 2 * TICK_NS)  # it may sleep still
-        verdict, look = judge(self._clocks, self.read(), self._looks, overslept_ns)
+        overslept_ns = self._overslept_ns + max(0, now_ns - self._asleep_since_ns - 2 * BEAT_NS)  # it may sleep still
+        verdict, look = judge(self.clocks, self.read(), self._looks, overslept_ns)
         if look is None:
             self._on_stall(Stillness(began_ns, now_ns, verdict, NOWHERE, "", None))
         else:
@@ -224,20 +253,21 @@ class LoopWatch:
         if phase == "start":
             self._collection_began_ns = time.monotonic_ns()
         else:
-            self._collecting_ns += time.monotonic_ns() - self._collection_began_ns
+            self._collection_ns = max(self._collection_ns, time.monotonic_ns() - self._collection_began_ns)
 
     # in the thread that watches
 
     def _watch(self) -> None:
-        ran_ns = self._read_loop_clock()
-        while not self._stopped.wait(TICK_NS / 1e9):
-            now_ns, ran_now_ns = time.monotonic_ns(), self._read_loop_clock()
+        ran_ns = self._read_loop_clock() + self._read_delays()
+        while not self._stopped.wait(BEAT_NS / 1e9):
+            now_ns, ran_now_ns = time.monotonic_ns(), self._read_loop_clock() + self._read_delays()
             self._note_look(self._look(), now_ns, ran_now_ns - ran_ns)
             ran_ns, self._asleep_since_ns = ran_now_ns, time.monotonic_ns()
 
     def _note_look(self, look: Look | None, now_ns: int, ran_ns: int) -> None:
+        """Take note of what was seen; ``ran_ns`` is for how long the loop's thread has run since, or wanted to."""
         elapsed_ns = now_ns - self._asleep_since_ns
-        self._overslept_ns += max(0, elapsed_ns - 2 * TICK_NS)
+        self._overslept_ns += max(0, elapsed_ns - 2 * BEAT_NS)
         if look is None:
             self._polled_ns, self._found_ns = now_ns, 0
             return
@@ -276,12 +306,14 @@ def look_at(
     imported = _outermost_import(stack)
     number = _nearest_app_frame(stack, from_number=imported + 1)
     site, request = NOWHERE if number is None else site_of(stack[number]), request_of(stack)
+    what = "" if number == 0 else name_of(stack[number - 1 if number else 0])
     if not is_whole and package_of(stack[-1]) in _SWITCHING:
         latest, request = who_switched()
-        site = latest if number is None else site
+        if number is None:
+            site, what = latest, f"async {name_of(stack[-1])}"
     return Look(
         site=site,
-        what="" if number == 0 else name_of(stack[number - 1 if number else 0]),
+        what=what,
         request=request,
         module="" if imported < 0 else str(stack[imported].f_locals.get("name", "?")),
         waits=stack[0].f_code.co_filename.endswith(_WAITS),
@@ -299,6 +331,14 @@ def _outermost_import(stack: list[FrameType]) -> int:
         if code.co_name == "_find_and_load" and code.co_filename.startswith("<frozen importlib"):
             return number
     return -1
+
+
+def _delays_of_this_thread() -> BinaryIO | None:
+    """Where Linux tells how long this thread was ready to run and not let; None elsewhere."""
+    try:
+        return open(f"/proc/self/task/{threading.get_native_id()}/schedstat", "rb", buffering=0)
+    except OSError:
+        return None
 
 
 def _asleep_ns() -> int:

@@ -16,12 +16,12 @@ from anyio.to_thread import current_default_thread_limiter
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest, PoolTally
-from headgate.xray.observation import NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
+from headgate.xray.observation import BEAT_NS, NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
 from headgate.xray.recorder import Recorder, sum_holds
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
-from headgate.xray.stalls import TICK_NS, LoopWatch, Stillness
+from headgate.xray.stalls import LoopWatch, Stillness
 from headgate.xray.web_hooks import ANSWERING, web_seams
 
 TURNS_AFTER: Final = 4
@@ -33,6 +33,8 @@ class _Clocks(NamedTuple):
     cpu_ns: int
     loop_cpu_ns: int
     blocked_ns: int
+    late_ns: int
+    kept_waiting_ns: int
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class _StallSum:
     total_ns: int = 0
     longest_ns: int = 0
     victims: int = 0
+    what: str = ""
 
 
 class Watch:
@@ -86,7 +89,7 @@ class Watch:
 
     def _beat(self, loop: asyncio.AbstractEventLoop, since_ns: int) -> None:
         # What they were seen to await is not why they waited longer than that: a loop that stood still did not look.
-        sample_holds(self.live, loop, min(since_ns, 2 * TICK_NS))
+        sample_holds(self.live, loop, min(since_ns, 2 * BEAT_NS))
         self.live.note_most_held()
         self._load.note(self.live.started, self._read_clocks())
 
@@ -107,8 +110,11 @@ class Watch:
             if request is not stall.request and request.loop is loop and not request.thread:
                 request.spend(STALLED, max(request.began_ns, stall.began_ns), stall.ended_ns)
                 victims += 1
+        # What a line has called may have just returned when it was looked at.
+        key = (stall.verdict, stall.site, stall.what if stall.site == NOWHERE else "", route)
         with self._lock:
-            found = self._stalls.setdefault((stall.verdict, stall.site, stall.what, route), _StallSum())
+            found = self._stalls.setdefault(key, _StallSum())
+        found.what = found.what or stall.what
         found.count += 1
         found.total_ns += stall.ended_ns - stall.began_ns
         found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
@@ -139,8 +145,8 @@ class Watch:
         spent = self._load.spent(self._read_clocks())
         with self._lock:
             stalls = tuple(
-                Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
-                for (verdict, site, what, route), one in self._stalls.items()
+                Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
+                for (verdict, site, _, route), one in self._stalls.items()
             )
         observation = Observation(
             process=ProcessFacts(
@@ -150,6 +156,8 @@ class Watch:
                 cpu_ns=spent.cpu_ns,
                 loop_cpu_ns=spent.loop_cpu_ns,
                 blocked_ns=spent.blocked_ns,
+                late_ns=spent.late_ns,
+                kept_waiting_ns=spent.kept_waiting_ns,
             ),
             routes=self.recorder.routes(),
             paths=self.recorder.paths(),
@@ -161,9 +169,7 @@ class Watch:
 
     def _pool_facts(self, pool: PoolTally, now_ns: int) -> PoolFacts:
         held_ns = sum(
-            now_ns - max(hold.began_ns, pool.since_ns)
-            for hold in list(self.live.holds.values())
-            if hold.pool is pool
+            now_ns - max(hold.began_ns, pool.since_ns) for hold in list(self.live.holds.values()) if hold.pool is pool
         )
         return PoolFacts(
             name=pool.name,
@@ -182,8 +188,10 @@ class Watch:
         return _Clocks(
             time.monotonic_ns(),
             time.process_time_ns(),
-            sum(watched.read().loop_ns for watched in loops),
+            sum(watched.clocks.loop_ns for watched in loops),
             sum(watched.blocked_ns for watched in loops),
+            sum(watched.late_ns for watched in loops),
+            sum(watched.clocks.kept_waiting_ns for watched in loops),
         )
 
 

@@ -81,6 +81,7 @@ def _telling(request: LiveRequest, send: Send) -> Send:
         if message["type"] == "http.response.start":
             request.status = message["status"]
             request.responding_ns = now_ns = clock()
+            request.sender = asyncio.current_task()
             request.enter(SEND, now_ns)
         elif message["type"] in LAST and not message.get("more_body"):
             return finish(message)

@@ -7,14 +7,28 @@ import os
 import time
 
 from fastapi import FastAPI
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
-engine = create_engine(url)
+url = make_url(os.environ["DATABASE_URL"])
+engine = create_engine(url.set(drivername="postgresql+psycopg"))
+async_engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
 TWENTY_MEGABYTES = "[" + "1234567," * 2_500_000 + "0]"
 heap: list[list[int]] = []
 app = FastAPI()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Number(Base):
+    __tablename__ = "numbers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+MANY_NUMBERS = select(Number).from_statement(text("SELECT n AS id FROM generate_series(1, 40000) AS n"))
 
 
 @app.get("/ping")
@@ -50,10 +64,22 @@ async def query() -> str:
     return "done"
 
 
+@app.get("/load")
+async def load() -> int:
+    async with AsyncSession(async_engine) as session:
+        numbers = await session.scalars(MANY_NUMBERS)
+        return len(numbers.all())
+
+
 @app.get("/grow")
 async def grow() -> int:
     heap.extend([number] for number in range(1_500_000))
     return len(heap)
+
+
+@app.get("/shrink")
+async def shrink() -> None:
+    heap.clear()
 
 
 @app.get("/collect")
