@@ -60,7 +60,7 @@ def find_hold(acquired: Site, awaited: Foreign, during: str) -> Finding:
     return Finding(
         "hold",
         awaited.site,
-        f"The connection acquired at {acquired} is held while {awaited.what} is awaited{through} and nobody else can "
+        f"The connection{f' acquired at {acquired}' if acquired.file else ''} is held while {awaited.what} is awaited{through} and nobody else can "
         "use it.",
         "end the transaction before this line (commit, rollback, or close the session), or await first and open the "
         "session afterwards; headgate.AsyncSession gives the connection back by itself after it has read. "
