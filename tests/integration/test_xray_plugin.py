@@ -482,6 +482,7 @@ def test_an_error_of_ours_reaches_no_test(project: Project, monkeypatch: pytest.
 
     monkeypatch.setattr("headgate.xray.driving.foreign_await", fail)
     monkeypatch.setattr("headgate.xray.checking.statement_shape", fail)
+    monkeypatch.setattr("headgate.xray.loops.Loops.enter", fail)
     monkeypatch.setattr(headgate.xray.checking.Check, "_judge_second", fail)
     failures = project.run("def test_it():\n    TestClient(app).get('/hold/1')\n    TestClient(app).get('/repeat')")
     assert failures == {"test_it": ""}

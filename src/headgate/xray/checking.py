@@ -227,16 +227,23 @@ class Check:
 
     @contextmanager
     def _watching(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        if self._loops is None:
-            yield
-            return
-        self._loops.enter(loop)
+        self._enter(loop)
         try:
             yield
         finally:
-            self._loops.leave(loop)
+            self._leave(loop)
 
     # what happens
+
+    @_harmless
+    def _enter(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if self._loops is not None and loop is not None:
+            self._loops.enter(loop)
+
+    @_harmless
+    def _leave(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if self._loops is not None and loop is not None:
+            self._loops.leave(loop)
 
     @_harmless
     def _begin_request(self, request: LiveRequest) -> None:
@@ -244,16 +251,14 @@ class Check:
         self._outer[id(request)] = outer = current_drive.get()
         if outer is not None:
             outer.begin_inner()
-        if self._loops is not None and request.loop is not None:
-            self._loops.enter(request.loop)
+        self._enter(request.loop)
 
     @_harmless
     def _end_request(self, request: LiveRequest) -> None:
         outer = self._outer.pop(id(request), None)
         if outer is not None:
             outer.end_inner()
-        if self._loops is not None and request.loop is not None:
-            self._loops.leave(request.loop)
+        self._leave(request.loop)
         self._judge_repeats(request.statements, request.route)
 
     @_harmless

@@ -56,12 +56,12 @@ def find_hold(acquired: Site, awaited: Foreign, during: str) -> Finding:
     """A connection was held across a foreign await."""
     caller = _caller(acquired, awaited)
     function = f"{PurePath(caller.file).stem}:{plain_name(caller)}"
+    at = f" acquired at {acquired}" if acquired.file else ""
     through = "" if caller is awaited.site else f", through {caller} in {plain_name(caller)},"
     return Finding(
         "hold",
         awaited.site,
-        f"The connection acquired at {acquired} is held while {awaited.what} is awaited{through} and nobody else can "
-        "use it.",
+        f"The connection{at} is held while {awaited.what} is awaited{through} and nobody else can use it.",
         "end the transaction before this line (commit, rollback, or close the session), or await first and open the "
         "session afterwards; headgate.AsyncSession gives the connection back by itself after it has read. "
         f"If it has to be so: @headgate.xray.hold_ok, or headgate_xray_allow = {function}",

@@ -44,6 +44,7 @@ class Watching:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Wrapper:
         """Watch from before the first fixture until after the last."""
+        __tracebackhide__ = True
         options = item.stash.get(_OPTIONS, None)
         if options is None:
             return (yield)
@@ -67,6 +68,7 @@ class Watching:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Wrapper:
         """Fail with what was found, if the test itself does not."""
+        __tracebackhide__ = True
         if self.check is None:
             return (yield)
         with _wrapped(item, self.check):

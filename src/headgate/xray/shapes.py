@@ -12,17 +12,19 @@ MOST_TEXT: Final = 4_000
 _PIECES: Final = re.compile(
     r"""
       (?P<literal>
-        [eE]'(?:[^'\\]|\\.|'')*(?:'|$)            # what is cut off within a literal ends with the text
-      | [xXbBnN]?'(?:[^']|'')*(?:'|$)
-      | \$(?P<tag>[A-Za-z_]\w*)?\$.*?(?:\$(?P=tag)?\$|$)
+        [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)            # what is cut off within a literal ends with the text
+      | [xXbBnN]?'(?:[^']|'')*(?:'|\Z)
+      | \$(?P<tag>[A-Za-z_]\w*)\$.*?(?:\$(?P=tag)\$|\Z)
+      | \$\$.*?(?:\$\$|\Z)
       | (?<![\w$:.%])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b
       )
-    | (?P<comment>--[^\n]*|/\*.*?(?:\*/|$))
+    | (?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))
     | (?P<kept>"(?:[^"]|"")*"|`[^`]*`|%\(\w+\)s|[$:]\w+|\w+)
     | (?P<space>\s+)
     """,
     re.VERBOSE | re.DOTALL,
 )
+_SPACES: Final = re.compile(" {2,}")
 _ONE: Final = r"(?:\?|%s|%\(\w+\)s|[$:]\w+)(?:::[\w ]+(?:\(\?(?:, ?\?)?\))?(?:\[\])?)?"
 _MANY: Final = re.compile(rf"\({_ONE}(?:, ?{_ONE})+\)(?:, ?\({_ONE}(?:, ?{_ONE})*\))*")
 
@@ -33,7 +35,7 @@ def statement_shape(text: str) -> str:
 
     Parameters are not in a text at all, but a program may write a value into it.
     """
-    shape = _PIECES.sub(_piece, text[:MOST_TEXT]).strip()
+    shape = _SPACES.sub(" ", _PIECES.sub(_piece, text[:MOST_TEXT])).strip()
     shape = _MANY.sub("(…)", shape)
     return f"{shape} …" if len(text) > MOST_TEXT else shape
 
