@@ -23,6 +23,9 @@ _BRIDGES: Final = ("async_generator_asend", "async_generator_athrow", "coroutine
 DRIVERS: Final = frozenset(
     {"asyncpg", "psycopg", "psycopg2", "aiosqlite", "aiomysql", "asyncmy", "pymysql", "oracledb"}
 )
+_CLOSING: Final = ("sqlalchemy.AsyncSession.__aexit__", "sqlalchemy.AsyncConnection.__aexit__")
+"""They roll back in a task of their own, and wait for it."""
+
 _KINDS: Final = (CoroutineType, AsyncGeneratorType, GeneratorType)
 _FUTURES: Final = {"_GatheringFuture": "asyncio.gather", "FutureIter": "a future", "Future": "a future"}
 
@@ -53,7 +56,7 @@ def what_awaits(task: asyncio.Task[Any]) -> tuple[Site, str]:
 def _what_is_awaited(below: list[_Link], *, is_first: bool) -> str:
     """What the links below the application's line wait for: the first by name, or the last that says something."""
     telling = [link for link in below if link.frame is not None and link.package != "asyncio"]
-    if telling and telling[-1].package in DRIVERS:
+    if telling and (telling[-1].package in DRIVERS or telling[-1].name in _CLOSING):
         return THE_DATABASE
     if is_first:
         return below[0].name if below else RUNS

@@ -177,8 +177,9 @@ def _shared(
         if stall.verdict in ON_LOOP and stall.route in stalled:
             stalled[stall.route] += stall.total_ns
     requests = sum(one.count for one in observation.routes)
+    part = min(1.0, total_ns / max(1, sum(stalled.values())))  # they last longer where the machine is busy
     each_ns = max(0, total_ns - sum(stalled.values())) / max(1, requests)
-    by_route = {one.route: stalled[one.route] + round(each_ns * one.count) for one in observation.routes}
+    by_route = {one.route: round(stalled[one.route] * part + each_ns * one.count) for one in observation.routes}
     return Constraint(
         kind,
         limit,

@@ -69,9 +69,8 @@ def told_of_stall(stall: Stall, what_happened: str) -> Sentence:
 def _how_long(stall: Stall) -> str:
     if stall.count == 1:
         return f"once, for {seconds(stall.total_ns / 1e9)}"
-    return (
-        f"{stall.count:,} times, {seconds(stall.total_ns / 1e9)} in all and {seconds(stall.longest_ns / 1e9)} at most"
-    )
+    often = "twice" if stall.count == 2 else f"{stall.count:,} times"
+    return f"{often}, {seconds(stall.total_ns / 1e9)} in all and {seconds(stall.longest_ns / 1e9)} at most"
 
 
 def _because(stall: Stall) -> str:

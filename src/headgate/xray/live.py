@@ -10,6 +10,7 @@ import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
+from contextvars import Context
 from typing import Any, Final
 
 from sqlalchemy.pool import Pool, QueuePool
@@ -296,8 +297,9 @@ class Live:
 
     def request_of_task(self, task: asyncio.Task[Any]) -> LiveRequest | None:
         """The request that a task works for: the app's own, or one in which a connection was acquired."""
-        if hasattr(task, "get_context"):  # Python 3.12
-            found = task.get_context().get(current_ledger)
+        context_of: Callable[[], Context] | None = getattr(task, "get_context", None)  # since Python 3.12
+        if context_of is not None:
+            found = context_of().get(current_ledger)
             return found if isinstance(found, LiveRequest) else None
         for request in list(self.requests.values()):
             if request.task is task:
