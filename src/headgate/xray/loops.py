@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import threading
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from headgate.xray.live import Live
@@ -71,15 +67,12 @@ class _Watched(LoopWatch):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, live: Live, tell: Callable[[Stillness, int], None]) -> None:
         self.users = 0
-        thread = threading.get_ident()
-        self._schedule = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
-        self._starved_ns = self._read_starved()
         super().__init__(
             loop,
-            on_beat=self._note_beat,
-            on_stall=lambda stall: tell(stall, self._read_starved() - self._starved_ns),
-            request_of=lambda frame: 0,
-            last_site=lambda: live.last_site if _is_in_greenlet(thread) else NOWHERE,
+            on_beat=lambda now_ns, since_ns: None,
+            on_stall=lambda stall: tell(stall, self.read().kept_waiting_ns - self.clocks.kept_waiting_ns),
+            request_of=lambda stack: None,
+            who_switched=lambda: (_latest_statement(live, loop), None),
         )
 
     def end(self) -> None:
@@ -90,22 +83,8 @@ class _Watched(LoopWatch):
             self._beat()
         self.stop()
 
-    def _note_beat(self, now_ns: int, since_ns: int) -> None:
-        self._starved_ns = self._read_starved()
 
-    def _read_starved(self) -> int:
-        """How long this thread has been ready to run and not been let; 0 where that cannot be told."""
-        try:
-            return int(self._schedule.read_bytes().split()[1])
-        except (OSError, ValueError, IndexError):
-            return 0
-
-
-def _is_in_greenlet(thread: int) -> bool:
-    """Whether a thread's stack begins in SQLAlchemy: it is in a greenlet, and its application's lines are elsewhere."""
-    frame: FrameType | None = sys._current_frames().get(thread)
-    module = ""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        frame = frame.f_back
-    return module.startswith(("sqlalchemy", "headgate", "sqlmodel"))
+def _latest_statement(live: Live, loop: asyncio.AbstractEventLoop) -> Site:
+    """The line of the latest statement on a connection that the loop's task holds."""
+    task = asyncio.current_task(loop)
+    return next((hold.at for hold in list(live.holds.values()) if hold.task is task), NOWHERE)
