@@ -37,6 +37,7 @@ class Service:
     :param environment: all of its environment variables.
     :param obey: ``package.module:function``, which answers in the service what ``ask`` asks.
     :param directory: its working directory; by default this process's.
+    :param loop: ``asyncio``, ``uvloop`` or ``auto``; by default uvloop where there is one.
     :raises HostingError: on start: one line, for a port in use or a service that died.
     """
 
@@ -52,6 +53,7 @@ class Service:
         environment: Mapping[str, str],
         obey: str | None = None,
         directory: str | None = None,
+        loop: str | None = None,
     ) -> None:
         self._factory = factory
         self._configuration = dict(configuration)
@@ -62,6 +64,7 @@ class Service:
         self._environment = environment
         self._obey = obey
         self._directory = directory
+        self._loop = loop
         self._lifeline: Lifeline | None = None
 
     def __enter__(self) -> Self:
@@ -111,7 +114,7 @@ class Service:
             if self._lifeline.receive(_START_SECONDS) is None:
                 raise self._death("died at startup")
         except BaseException:
-            self.close()
+            self.close(gracefully=False)  # it has no requests yet, and may be busy with its start for ever
             raise
 
     def _order(self, descriptor: int) -> dict[str, Any]:
@@ -119,9 +122,12 @@ class Service:
             "factory": self._factory,
             "configuration": self._configuration,
             "socket": descriptor,
-            "backlog": _BACKLOG,
-            "limit_concurrency": self._limit_concurrency,
             "obey": self._obey,
+            "server": {
+                "backlog": _BACKLOG,
+                "limit_concurrency": self._limit_concurrency,
+                "loop": self._loop,
+            },
         }
 
     def ask(self, order: Mapping[str, Any], *, timeout: float = _ANSWER_SECONDS) -> dict[str, Any]:

@@ -42,6 +42,7 @@ Kind = Literal[
     "after answer",
     "leak",
     "unattributed",
+    "unfinished",
     "note",
 ]
 
@@ -107,7 +108,10 @@ def explain(observation: Observation) -> Explanation:
     """Say what limits a service, route by route."""
     routes = sorted(observation.routes, key=lambda route: -sum(route.times_ns))
     return Explanation(
-        tuple(_Route(observation, route).report() for route in routes if route.count),
+        (
+            *(_Route(observation, route).report() for route in routes if route.count),
+            *_never_arrived(observation),
+        ),
         tuple(_of_service(observation)),
     )
 
@@ -190,7 +194,14 @@ class _Route:
         return RouteReport(
             self.route.route,
             _headline(self.route, self.offer),
-            (*self._what_binds(), *self._hold(), *self._repeats(), *self._after_answer(), *self._unattributed()),
+            (
+                *self._what_binds(),
+                *self._hold(),
+                *self._repeats(),
+                *self._after_answer(),
+                *self._unattributed(),
+                *self._unfinished(),
+            ),
         )
 
     def _what_binds(self) -> Iterator[Sentence]:
@@ -262,10 +273,33 @@ class _Route:
                 {"share": rest_ns / total_ns, "s": rest_ns / self.route.count / 1e9},
             )
 
+    def _unfinished(self) -> Iterator[Sentence]:
+        if count := self.route.unfinished:
+            yield Sentence(
+                "unfinished",
+                f"{count} of {self.route.count} requests had not ended; they count as far as they had come",
+                {"count": float(count)},
+            )
+
+
+def _never_arrived(observation: Observation) -> Iterator[RouteReport]:
+    """What was asked for and never began: a service that stands still takes no request."""
+    begun = {route.route for route in observation.routes if route.count}
+    for offer in observation.offers:
+        if offer.sent and offer.route not in begun:
+            sentence = Sentence("unfinished", "none of them reached the app", {"count": float(offer.sent)})
+            yield RouteReport(offer.route, _headline_of(offer), (sentence,))
+
 
 def _headline(route: RouteSum, offer: Offer | None) -> str:
     if offer is None:
         return f"{route.count} requests, p50 {seconds(_median(route.latencies_ns) / 1e9)} in the service"
+    return _headline_of(offer)
+
+
+def _headline_of(offer: Offer) -> str:
+    if not offer.answered:
+        return f"{offer.sent} sent, none answered"
     return f"{offer.sent} sent, {offer.answered} answered, p50 {seconds(offer.latency_ns / 1e9)}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +13,8 @@ from headgate.ledger import Account
 from headgate.names import PHASES
 from headgate.xray.live import LiveHold, LiveRequest, LiveStatement
 from headgate.xray.observation import Awaited, HoldSum, RouteSum, Site, StatementSum
+from headgate.xray.samples import Samples
+from headgate.xray.shapes import statement_shape
 
 MOST_ROUTES: Final = 500
 """Beyond them, requests are added up under ``OTHER``: a client chooses its paths."""
@@ -27,6 +31,9 @@ MOST_STATEMENTS: Final = 500
 MOST_HOLDS: Final = 200
 """Different ones of one route."""
 
+MOST_SAMPLED: Final = 50
+"""Routes of which single requests are kept."""
+
 
 @dataclass(slots=True)
 class _Hold:
@@ -36,12 +43,14 @@ class _Hold:
     after_answer_ns: int = 0
     seen: Counter[tuple[Site, str]] = field(default_factory=Counter)
 
-    def add(self, hold: LiveHold, answered_ns: int) -> None:
+    def add(self, hold: LiveHold, answered_ns: int, ended_ns: int) -> None:
         self.count += 1
-        self.held_ns += hold.ended_ns - hold.began_ns
+        self.held_ns += ended_ns - hold.began_ns
         self.busy_ns += hold.busy_ns
+        if busy_since_ns := hold.busy_since_ns:
+            self.busy_ns += max(0, ended_ns - busy_since_ns)
         if answered_ns:
-            self.after_answer_ns += max(0, hold.ended_ns - max(hold.began_ns, answered_ns))
+            self.after_answer_ns += max(0, ended_ns - max(hold.began_ns, answered_ns))
         self.seen.update(hold.seen)
 
     def sum(self, pool: str, site: Site) -> HoldSum:
@@ -87,8 +96,10 @@ class _Latencies:
 
 
 class _Route:
-    def __init__(self) -> None:
+    def __init__(self, *, is_sampled: bool = True) -> None:
         self.count = 0
+        self.unfinished = 0
+        self.samples = Samples() if is_sampled else None
         self.times_ns = [0] * len(PHASES)
         self.statuses: Counter[str] = Counter()
         self.latencies = _Latencies()
@@ -98,8 +109,12 @@ class _Route:
         self.holders: Counter[str] = Counter()
         self.twice = 0
 
-    def add(self, request: LiveRequest, account: Account) -> None:
+    def add(self, request: LiveRequest, account: Account, until_ns: int = 0) -> None:
+        """Add up a request; ``until_ns`` is given for one that has not ended, whose holds count until then."""
         self.count += 1
+        self.unfinished += until_ns > 0 and not request.answered_ns
+        if self.samples is not None:
+            self.samples.add(request, account)
         self.statuses[str(request.status)] += 1
         self.latencies.add(account.total_ns)
         for phase, time_ns in enumerate(account.times_ns):
@@ -108,27 +123,27 @@ class _Route:
             self.thread_runs += 1
             self.thread_wait_ns += wait_ns
             self.thread_run_ns += run_ns
-        for hold in request.holds:
-            if hold.ended_ns:
-                self.add_hold(hold, request.answered_ns)
-        self.holders.update({hold.pool.name for hold in request.holds if hold.ended_ns})
+        holds = [hold for hold in request.holds if hold.ended_ns or until_ns]
+        for hold in holds:
+            self.add_hold(hold, request.answered_ns, until_ns)
+        self.holders.update({hold.pool.name for hold in holds})
         self.twice += _holds_two(request.holds)
         self._add_statements(request.statements)
 
-    def add_hold(self, hold: LiveHold, answered_ns: int = 0) -> None:
+    def add_hold(self, hold: LiveHold, answered_ns: int = 0, until_ns: int = 0) -> None:
         key = (hold.pool.name, hold.site)
         if key in self.holds or len(self.holds) < MOST_HOLDS:
-            self.holds.setdefault(key, _Hold()).add(hold, answered_ns)
+            self.holds.setdefault(key, _Hold()).add(hold, answered_ns, hold.ended_ns or until_ns)
 
     def _add_statements(self, statements: list[LiveStatement]) -> None:
         by_key: dict[tuple[str, Site], list[LiveStatement]] = {}
         for statement in statements:
-            by_key.setdefault((statement.text, statement.site), []).append(statement)
+            by_key.setdefault((statement_shape(statement.text), statement.site), []).append(statement)
         for key, executions in by_key.items():
             if key in self.statements or len(self.statements) < MOST_STATEMENTS:
                 self.statements.setdefault(key, _Statement()).add(executions)
 
-    def sum(self, route: str) -> RouteSum:
+    def sum(self, route: str, since_ns: int) -> RouteSum:
         return RouteSum(
             route=route,
             count=self.count,
@@ -145,6 +160,8 @@ class _Route:
             ),
             holders=dict(self.holders),
             twice=self.twice,
+            unfinished=self.unfinished,
+            samples=() if self.samples is None else self.samples.chosen(since_ns),
         )
 
 
@@ -179,14 +196,22 @@ class Recorder:
             self._route(NO_REQUEST).add_hold(hold)
 
     def _route(self, name: str) -> _Route:
-        if name not in self._routes and len(self._routes) >= MOST_ROUTES:
-            name = OTHER
-        return self._routes.setdefault(name, _Route())
+        return _route_of(self._routes, name)
 
-    def routes(self) -> tuple[RouteSum, ...]:
-        """A sum for each route."""
+    def routes(
+        self, unfinished: Collection[LiveRequest] = (), now_ns: int = 0, since_ns: int = 0
+    ) -> tuple[RouteSum, ...]:
+        """A sum for each route.
+
+        :param unfinished: requests that have not ended, which count as far as they have come.
+        :param since_ns: when the watch began.
+        """
         with self._lock:
-            return tuple(route.sum(name) for name, route in self._routes.items())
+            routes = copy.deepcopy(self._routes) if unfinished else self._routes
+            for request in unfinished:
+                account = request.account(request.answered_ns or now_ns)
+                _route_of(routes, request.route).add(request, account, now_ns)
+            return tuple(route.sum(name, since_ns) for name, route in routes.items())
 
     def paths(self) -> dict[str, str]:
         """The route that each of some paths led to."""
@@ -197,3 +222,13 @@ class Recorder:
         """Begin anew, as after a warm-up."""
         with self._lock:
             self._routes.clear()
+
+
+def _route_of(routes: dict[str, _Route], name: str) -> _Route:
+    found = routes.get(name)
+    if found is None and len(routes) >= MOST_ROUTES:
+        name = OTHER
+        found = routes.get(name)
+    if found is None:
+        found = routes[name] = _Route(is_sampled=len(routes) < MOST_SAMPLED)
+    return found

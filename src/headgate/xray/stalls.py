@@ -139,6 +139,13 @@ class LoopWatch:
         loop_ns = 0 if self._loop_clock is None else time.clock_gettime_ns(self._loop_clock)
         return Clocks(monotonic_ns, time.process_time_ns(), loop_ns, _asleep_ns(), self._collecting_ns)
 
+    def standing_still(self) -> Stillness | None:
+        """The stall that lasts now, as far as it has come; None if none does. From any thread but the loop's."""
+        due_ns, now_ns = self._due_ns, time.monotonic_ns()
+        if now_ns - due_ns <= STALL_NS:
+            return None
+        return self._stillness(due_ns, now_ns, list(self._looks) or [self._look()])
+
     # on the loop
 
     def _beat_again(self) -> None:
@@ -155,12 +162,13 @@ class LoopWatch:
         self._beat_again()
 
     def _tell_stall(self, due_ns: int, now_ns: int) -> None:
-        verdict, look = judge(self._clocks, self.read(), self._looks, self._overslept_ns)
+        self._on_stall(self._stillness(due_ns, now_ns, self._looks))
+
+    def _stillness(self, due_ns: int, now_ns: int, looks: list[Look]) -> Stillness:
+        verdict, look = judge(self._clocks, self.read(), looks, self._overslept_ns)
         if look is None:
-            self._on_stall(Stillness(due_ns, now_ns, verdict, NOWHERE, "", 0))
-        else:
-            what = look.module or look.what
-            self._on_stall(Stillness(due_ns, now_ns, verdict, look.site, what, look.request))
+            return Stillness(due_ns, now_ns, verdict, NOWHERE, "", 0)
+        return Stillness(due_ns, now_ns, verdict, look.site, look.module or look.what, look.request)
 
     def _note_collection(self, phase: str, _: dict[str, int]) -> None:
         if threading.get_ident() != self._thread:

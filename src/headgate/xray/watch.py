@@ -7,7 +7,7 @@ import linecache
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, cast
 
@@ -33,6 +33,9 @@ class _StallSum:
     victims: int = 0
 
 
+_StallSums = dict[tuple[Any, ...], _StallSum]
+
+
 class Watch:
     """Watches every app and engine of this process while it is open."""
 
@@ -43,7 +46,7 @@ class Watch:
         self._loops: dict[int, LoopWatch] = {}
         self._seams: list[Seam] = []
         self._lock = threading.Lock()
-        self._stalls: dict[tuple[Any, ...], _StallSum] = {}
+        self._stalls: _StallSums = {}
         self._threads = 0
         self._since = self._read_clocks()
 
@@ -83,6 +86,10 @@ class Watch:
         return 0
 
     def _note_stall(self, loop: asyncio.AbstractEventLoop, stall: Stillness) -> None:
+        with self._lock:
+            self._add_stall(self._stalls, loop, stall)
+
+    def _add_stall(self, sums: _StallSums, loop: asyncio.AbstractEventLoop, stall: Stillness) -> None:
         victims = 0
         route = ""
         for request in list(self.live.requests.values()):
@@ -91,12 +98,21 @@ class Watch:
             elif request.loop is loop and not request.thread:
                 request.spend(STALLED, max(request.began_ns, stall.began_ns), stall.ended_ns)
                 victims += 1
+        found = sums.setdefault((stall.verdict, stall.site, stall.what, route), _StallSum())
+        found.count += 1
+        found.total_ns += stall.ended_ns - stall.began_ns
+        found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
+        found.victims += victims
+
+    def _stalls_until_now(self) -> _StallSums:
+        """With those that last; their victims are charged again when they end, which changes nothing."""
         with self._lock:
-            found = self._stalls.setdefault((stall.verdict, stall.site, stall.what, route), _StallSum())
-            found.count += 1
-            found.total_ns += stall.ended_ns - stall.began_ns
-            found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
-            found.victims += victims
+            sums = {key: replace(one) for key, one in self._stalls.items()}
+        for watched in list(self._loops.values()):
+            still = watched.standing_still()
+            if still is not None:
+                self._add_stall(sums, watched.loop, still)
+        return sums
 
     # what was observed
 
@@ -107,14 +123,17 @@ class Watch:
             self._stalls.clear()
         self._since = self._read_clocks()
 
-    def observe(self) -> Observation:
-        """What was observed so far, requests that have not ended left out."""
+    def observe(self, *, with_unfinished: bool = False) -> Observation:
+        """What was observed so far.
+
+        :param with_unfinished: count requests that have not ended as far as they have come.
+        """
         now, since = self._read_clocks(), self._since
-        with self._lock:
-            stalls = tuple(
-                Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
-                for (verdict, site, what, route), one in self._stalls.items()
-            )
+        stalls = tuple(
+            Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
+            for (verdict, site, what, route), one in self._stalls_until_now().items()
+        )
+        unfinished = list(self.live.requests.values()) if with_unfinished else []
         observation = Observation(
             process=ProcessFacts(
                 cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -123,7 +142,7 @@ class Watch:
                 cpu_ns=now[1] - since[1],
                 loop_cpu_ns=now[2] - since[2],
             ),
-            routes=self.recorder.routes(),
+            routes=self.recorder.routes(unfinished, now[0], since[0]),
             paths=self.recorder.paths(),
             pools=tuple(
                 PoolFacts(one.name, one.kind, one.limit, one.timeouts, one.opened, one.refused)
