@@ -279,7 +279,10 @@ def test_why_a_database_was_barred_is_found_among_last_words() -> None:
     ("message", "words"),
     [
         ("the service x died at startup: y", "does not start"),
-        ("the service x did not answer within 10 s", "does not answer; its last words"),
+        (
+            "the service x did not answer within 10 s",
+            "does not answer, something in it holds Python's interpreter lock; its last words",
+        ),
         ("the service x died: y", "has died"),
         ("cannot listen on 127.0.0.1:0", ""),
     ],

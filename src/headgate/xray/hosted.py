@@ -63,10 +63,11 @@ def _observe(watch: Watch) -> dict[str, Any]:
 
 def _openapi(_: Watch) -> dict[str, Any]:
     """The app's schema; None if it has none. Middleware around the app keeps it in ``app``."""
-    found = _app
+    found: Any = _app
     for _layer in range(_MOST_WRAPPED):
-        if callable(getattr(found, "openapi", None)):
-            return {"openapi": found.openapi()}
+        make_schema = getattr(found, "openapi", None)
+        if callable(make_schema):
+            return {"openapi": make_schema()}
         found = getattr(found, "app", None)
     return {"openapi": None}
 

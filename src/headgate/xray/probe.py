@@ -230,7 +230,7 @@ def what_ended(message: str) -> str:
     """How it ended, of a hosting error's message; '' if it did not, as when there is no port for it."""
     ends = {
         "died at startup": "does not start",
-        "did not answer": "does not answer; its last words",
+        "did not answer": "does not answer, something in it holds Python's interpreter lock; its last words",
         "died": "has died",
     }
     return next((words for sign, words in ends.items() if sign in message), "")
@@ -282,7 +282,7 @@ def _doubts(result: LoadResult, options: XrayOptions) -> list[str]:
     checks = check_load(samples, planned=result.planned, issued=result.issued, generator_cpu=result.generator_cpu)
     bounded = options.max_connections is not None  # then requests wait in it by intention, and the explanation says so
     return [
-        f"do not trust the figures, the generator was at its limit: {one.name}, {one.detail}"
+        f"the client itself was at its limit, so its latencies are in doubt: {one.name}, {one.detail}"
         for one in checks
         if not one.ok and not (bounded and one.name == "lateness")
     ]

@@ -91,7 +91,12 @@ def show_requests(route: RouteSum) -> tuple[RequestView, ...]:
     titles: dict[RequestSample, list[str]] = {}
     for title, sample in _choose(route):
         titles.setdefault(sample, []).append(title)
-    return tuple(_view(" and ".join(names).capitalize(), sample) for sample, names in titles.items())
+    return tuple(_view(_together(names), sample) for sample, names in titles.items())
+
+
+def _together(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}".capitalize() if first else last.capitalize()
 
 
 def _choose(route: RouteSum) -> list[tuple[str, RequestSample]]:

@@ -225,7 +225,7 @@ def _route(index: int, report: RouteReport, route: RouteSum | None, words: _Word
 
 
 def _status(status: str) -> str:
-    return "no answer" if status == "0" else status
+    return "without an answer" if status == "0" else f"of status {status}"
 
 
 def _latencies(latency: Latency | None) -> tuple[tuple[str, str], ...]:
