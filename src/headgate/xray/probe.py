@@ -30,7 +30,7 @@ from headgate.xray.asks import MOST_ASKS, Ask
 from headgate.xray.observation import Observation, Offer, decode
 from headgate.xray.openapi import choose_from_schema
 
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 5.0
 """For an order: a thread of the service's own answers it, whatever its event loop does."""
 
 MOST_WORDS: Final = 12
