@@ -15,9 +15,10 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from headgate.hosting.service import Loop
+from headgate.xray.asks import Ask
 from headgate.xray.explain import Explanation, RouteReport, Sentence, explain
 from headgate.xray.observation import Observation, Offer, decode, encode
-from headgate.xray.probe import Ask, Probe, XrayOptions
+from headgate.xray.probe import Probe, XrayOptions
 from headgate.xray.text import format_explanation
 
 APPS = Path(__file__).parent / "xray_apps"

@@ -136,7 +136,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, pool: PoolTally) -> 
     monkeypatch.setattr(recorder, "MOST_HOLDS", 2)
     adding = Recorder()
     for number in range(100):
-        one = request(f"/{number}", statements=[statement(f"SELECT {number}", LINE, 0, 1)])
+        one = request(f"/{number}", statements=[statement(f"SELECT c{number}", LINE, 0, 1)])
         hold(pool, one, 0, 1, Site("app.py", number, "read"))
         adding.add(one)
     routes = {route.route: route for route in adding.routes()}

@@ -9,17 +9,15 @@ import argparse
 import difflib
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from headgate.cli.exits import FAILURE, INTERRUPTED, TERMINATED, USAGE, one_line
+from headgate.cli.signals import Terminated, ending_on_sigterm
 from headgate.errors import HostingError, LabError
 
 if TYPE_CHECKING:
@@ -91,13 +89,13 @@ def run(args: argparse.Namespace) -> int:
     except LabError as error:
         return _complain(one_line(error), USAGE)
     try:
-        with _ending_on_sigterm():
+        with ending_on_sigterm():
             return command()
     except (LabError, HostingError) as error:
         return _complain(one_line(error), FAILURE)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except _Terminated:
+    except Terminated:
         return _complain("terminated", TERMINATED)
 
 
@@ -109,24 +107,6 @@ def find_missing() -> str | None:
 def _complain(line: str, code: int) -> int:
     print(f"headgate: {line}", file=sys.stderr)
     return code
-
-
-class _Terminated(SystemExit):
-    """SIGTERM; a SystemExit, as tasks of an event loop let only that and KeyboardInterrupt through."""
-
-
-@contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that every block ends what it started."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated(TERMINATED)
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 # What is asked for.

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from importlib.util import find_spec
-from pathlib import Path
 
 from headgate.cli.arguments import body, given, header, number
+from headgate.cli.new_file import new_file
+from headgate.cli.progress import progress_bar
 from headgate.errors import LoadError
 from headgate.load import pacer
 from headgate.load.checks import Check, check_load
-from headgate.load.driver import DEFAULTS, LoadPlan, LoadResult, OnProgress, Progress
+from headgate.load.driver import DEFAULTS, LoadPlan, LoadResult
 from headgate.load.driver import run as run_plan
 from headgate.load.sample import encode_samples
 from headgate.load.summary import Distribution, PathResult, lateness, summarize, summarize_paths
@@ -173,75 +171,13 @@ def _offsets(args: argparse.Namespace) -> Sequence[int]:
 
 
 def _execute(plan: LoadPlan, args: argparse.Namespace) -> int:
-    with _new_file(args.output) as save:
-        with _progress_bar(len(plan.schedule)) as on_progress:
+    with new_file("--output", args.output, LoadError) as save:
+        with progress_bar() as on_progress:
             result = run_plan(plan, on_progress=on_progress)
         report = make_report(result)
         print(format_json(report) if args.json else format_report(report), flush=True)
         save(encode_samples(result.samples))
     return 0
-
-
-@contextmanager
-def _new_file(name: str | None) -> Iterator[Callable[[Iterable[str]], None]]:
-    """Yields what writes the file. It is opened at once, so that a wrong place fails before the run, under a
-    name of its own, so that only a whole file ever has the name asked for."""
-    if name is None:
-        yield lambda _: None
-        return
-    path = Path(name).resolve()
-    if path.exists() and not path.is_file():
-        raise LoadError(f"--output {name} is not a regular file; give the name of a file")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _naming_output(name):
-        file = partial.open("x", encoding="utf-8")
-
-    def save(lines: Iterable[str]) -> None:
-        with _naming_output(name):
-            with file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-
-    try:
-        yield save
-    finally:
-        with suppress(OSError):  # a full disk was reported already, by the write that met it
-            file.close()
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _naming_output(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LoadError(
-            f"cannot write --output {name}: {error.strerror}; choose a place that exists and has room"
-        ) from error
-
-
-@contextmanager
-def _rich_bar(planned: int) -> Iterator[OnProgress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=planned)
-
-        def show(progress: Progress) -> None:
-            waiting = f"{progress.issued - progress.finished} in flight, {progress.failed} failed"
-            bar.update(task, completed=progress.finished, description=waiting)
-            bar.refresh()
-
-        yield show
-
-
-def _progress_bar(planned: int) -> AbstractContextManager[OnProgress | None]:
-    return _rich_bar(planned) if sys.stderr.isatty() and find_spec("rich") else nullcontext()
 
 
 def _complain(error: LoadError, code: int) -> int:

@@ -37,10 +37,10 @@ class Service:
     :param log: file that takes all output of the service; overwritten.
     :param port: 0 for a free one.
     :param limit_concurrency: uvicorn's option of that name.
-    :param loop: likewise.
     :param environment: all of its environment variables.
     :param obey: ``package.module:function``, which answers in the service what ``ask`` asks.
     :param directory: its working directory; by default this process's.
+    :param loop: likewise; by default uvloop where there is one.
     :raises HostingError: on start: one line, for a port in use or a service that died.
     """
 
@@ -64,10 +64,10 @@ class Service:
         self._host = host
         self._port = port
         self._limit_concurrency = limit_concurrency
-        self._loop = loop
         self._environment = environment
         self._obey = obey
         self._directory = directory
+        self._loop = loop
         self._lifeline: Lifeline | None = None
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ class Service:
             if self._lifeline.receive(_START_SECONDS) is None:
                 raise self._death("died at startup")
         except BaseException:
-            self.close()
+            self.close(gracefully=False)  # it has no requests yet, and may be busy with its start for ever
             raise
 
     def _order(self, descriptor: int) -> dict[str, Any]:
@@ -125,10 +125,12 @@ class Service:
             "factory": self._factory,
             "configuration": self._configuration,
             "socket": descriptor,
-            "backlog": _BACKLOG,
-            "limit_concurrency": self._limit_concurrency,
-            "loop": self._loop,
             "obey": self._obey,
+            "server": {
+                "backlog": _BACKLOG,
+                "limit_concurrency": self._limit_concurrency,
+                "loop": self._loop,
+            },
         }
 
     def ask(self, order: Mapping[str, Any], *, timeout: float = _ANSWER_SECONDS) -> dict[str, Any]:

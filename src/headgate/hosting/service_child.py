@@ -9,9 +9,8 @@ import importlib
 import json
 import os
 import socket
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -19,6 +18,7 @@ import uvicorn
 _GRACE_SECONDS = 2
 # A connection the generator keeps must not be closed under it between two waves of an arm.
 _KEEP_ALIVE_SECONDS = 75
+_CHUNK_BYTES = 65_536
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -38,16 +38,43 @@ Obey = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers an order, in a thread of its own."""
 
 
-def follow_owner(server: uvicorn.Server, answers: int, obey: Obey | None) -> None:
-    """Answer the owner's orders; stop gracefully when it says so, at once when it is gone."""
-    for line in sys.stdin:
-        order = json.loads(line)
-        if obey is None or order["do"] == "stop":
-            server.should_exit = True
-        else:
-            answer(answers, obey(order))
-    # Nothing is left to wait for, and a thread cannot end the process in a kinder way.
-    os._exit(1)
+class Following:
+    """Answers the owner's orders from the first moment on, whatever the app does while it is imported.
+
+    :ivar server: what is stopped gracefully; None while there is none.
+    """
+
+    def __init__(self, orders: Iterator[dict[str, Any]], answers: int, obey: Obey | None) -> None:
+        self._orders = orders
+        self._answers = answers
+        self._obey = obey
+        self.server: uvicorn.Server | None = None
+
+    def follow(self) -> None:
+        """Stop gracefully when the owner says so, at once when it is gone."""
+        for order in self._orders:
+            if self._obey is None or order["do"] == "stop":
+                self._stop()
+            else:
+                answer(self._answers, self._obey(order))
+        # Nothing is left to wait for, and a thread cannot end the process in a kinder way.
+        os._exit(1)
+
+    def _stop(self) -> None:
+        if self.server is None:
+            os._exit(1)
+        self.server.should_exit = True
+
+
+def read_orders() -> Iterator[dict[str, Any]]:
+    """The owner's orders, until it is gone.
+
+    Not by ``sys.stdin``: a thread that waits in it keeps a lock that the interpreter wants when it ends.
+    """
+    received = b""
+    while chunk := os.read(0, _CHUNK_BYTES):
+        *lines, received = (received + chunk).split(b"\n")
+        yield from map(json.loads, lines)
 
 
 def answer(answers: int, value: dict[str, Any]) -> None:
@@ -83,14 +110,15 @@ def main() -> None:
     # What the app prints belongs in the log, where standard error goes already; the pipe is for answers.
     answers = os.dup(1)
     os.dup2(2, 1)
-    order = json.loads(sys.stdin.readline())
+    orders = read_orders()
+    order = next(orders)
+    obey = None if order["obey"] is None else load_factory(order["obey"])
+    following = Following(orders, answers, obey)
+    threading.Thread(target=following.follow, name="headgate-owner", daemon=True).start()
     listener = socket.socket(fileno=order["socket"])
     app = load_factory(order["factory"])(order["configuration"])
-    config = configure(app, backlog=order["backlog"], limit_concurrency=order["limit_concurrency"], loop=order["loop"])
-    server = AnnouncingServer(config, answers)
-    obey = None if order["obey"] is None else load_factory(order["obey"])
-    arguments = (server, answers, obey)
-    threading.Thread(target=follow_owner, args=arguments, name="headgate-owner", daemon=True).start()
+    config = configure(app, **order["server"])
+    following.server = server = AnnouncingServer(config, answers)
     server.run(sockets=[listener])
 
 

@@ -1,77 +1,158 @@
-"""Which databases a service talks to, and a bar before those that it must not be tried on."""
+"""Which databases a service talks to, and a bar before those that it must not be tried on.
+
+An engine's URL says where it will connect, unless its app gives a function that connects, arguments of the driver's
+or an environment; so the other end of every new connection is looked at too, before a statement runs on it.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import weakref
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, event
 
 from headgate.errors import XrayError
 from headgate.xray.seams import Seam
 
-SERVERLESS = ("sqlite",)
+SERVERLESS: Final = ("sqlite", "duckdb")
+UNKNOWN: Final = "unknown"
+"""Stands for a host that cannot be told."""
 
 
 class Databases:
     """The engines that were made while it listened.
 
     :param allowed: hosts beyond this machine's own; None for all.
+    :ivar refused: why a database was barred, if one was: the app may have kept the exception to itself.
     """
 
     def __init__(self, allowed: Collection[str] | None) -> None:
-        self._allowed = allowed
+        self._allowed = None if allowed is None else frozenset(map(_plain, allowed))
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._peers: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
+        self.refused = ""
 
     def seams(self) -> Iterator[Seam]:
-        """Wrap the making of an engine, and every connect of one."""
+        """Wrap the making of an engine."""
         yield Seam(Engine, "__init__", self._making)
 
     def _making(self, original: Any) -> Callable[..., None]:
         def make(engine: Engine, *args: Any, **options: Any) -> None:
             original(engine, *args, **options)
             self._engines.add(engine)
-            self._bar(engine.url)
+            if self._allowed is not None:
+                self._bar(hosts_of(engine.url, os.environ))
+                self._look_at_connections(engine)
 
         return make
 
-    def _bar(self, url: URL) -> None:
-        if self._allowed is None:
-            return
-        for host in hosts_of(url):
-            if host not in self._allowed and not is_this_machine(host):
-                raise XrayError(
+    def _look_at_connections(self, engine: Engine) -> None:
+        """Before anything is asked on one of them: SQLAlchemy's own questions come with listeners after this one."""
+        known = weakref.ref(engine)
+
+        def look(connection: Any, record: Any) -> None:
+            found = known()
+            if found is not None and found.url.get_backend_name() not in SERVERLESS:
+                self._meet(found, connection)
+
+        event.listen(engine.pool, "connect", look, insert=True)
+
+    def _meet(self, engine: Engine, connection: Any) -> None:
+        peer = peer_of(connection)
+        named = hosts_of(engine.url, os.environ)
+        if peer is None and not named:
+            peer = UNKNOWN
+        if peer:
+            self._peers[engine] = peer
+        try:
+            # A host by its name that was let pass is not barred for its address.
+            if peer and not (self._allowed or frozenset()).intersection(named):
+                self._bar((peer,))
+        except XrayError:
+            with suppress(Exception):
+                connection.close()
+            raise
+
+    def _bar(self, hosts: Collection[str]) -> None:
+        for host in hosts:
+            if _plain(host) not in (self._allowed or ()) and not is_this_machine(host):
+                self.refused = self.refused or (
                     f"a database of the app is on {host}, not on this machine, and the load would meet it: "
                     f"point the app at a database of your own, or say --against {host}"
                 )
+                raise XrayError(self.refused)
 
     def shown(self) -> list[str]:
-        """Each database without user, password and options: ``postgresql at db.internal:5432/shop``."""
-        return sorted({_shown(engine.url) for engine in self._engines})
+        """Each database without user, password and options: ``postgresql at db.internal:5432, shop``."""
+        return sorted({_shown(engine.url, self._peers.get(engine)) for engine in list(self._engines)})
 
 
-def hosts_of(url: URL) -> tuple[str, ...]:
-    """The hosts that a URL names; none for a file or a socket."""
-    if url.get_backend_name() in SERVERLESS:
+def hosts_of(url: URL, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The hosts that a URL, or for want of one libpq's variables, names; none for a file or a socket."""
+    backend = url.get_backend_name()
+    if backend in SERVERLESS:
         return ()
-    named = [url.host or "", *url.normalized_query.get("host", ())]
-    hosts = [host.rpartition(":")[0] or host if host.count(":") == 1 else host for host in named]
-    return tuple(dict.fromkeys(host for host in hosts if host and not host.startswith("/")))
+    query = url.normalized_query
+    named = [url.host or "", *query.get("host", ()), *query.get("hostaddr", ())]
+    if not any(named) and backend == "postgresql":
+        named = [(environment or {}).get(name, "") for name in ("PGHOST", "PGHOSTADDR")]
+    hosts = [_without_port(host.strip()) for several in named for host in several.split(",")]
+    return tuple(dict.fromkeys(host for host in hosts if host and not host.startswith(("/", "@"))))
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _plain(host: str) -> str:
+    return host.strip().strip("[]").lower()
 
 
 def is_this_machine(host: str) -> bool:
     """Whether every address of a host is a loopback one."""
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):
         return False
-    return bool(addresses) and all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in addresses)
+    return bool(addresses) and all(map(_is_loopback, addresses))
 
 
-def _shown(url: URL) -> str:
-    place = ", ".join(hosts_of(url)) or "this machine"
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def peer_of(connection: Any) -> str | None:
+    """The address at the other end of a driver's connection; '' for a socket of this machine, None if unknown."""
+    driver = getattr(connection, "driver_connection", connection)
+    with suppress(Exception):  # drivers differ, and what one of them does not tell is unknown
+        transport = getattr(driver, "_transport", None)  # asyncpg
+        if transport is not None:
+            return _address(transport.get_extra_info("peername"))
+        for name in ("_sock", "_usock"):  # PyMySQL and its kin, pg8000
+            if isinstance(getattr(driver, name, None), socket.socket):
+                return _address(getattr(driver, name).getpeername())
+        if callable(getattr(driver, "fileno", None)):  # psycopg, psycopg2
+            with socket.socket(fileno=os.dup(driver.fileno())) as copy:
+                return _address(copy.getpeername())
+    return None
+
+
+def _address(peer: Any) -> str | None:
+    if isinstance(peer, tuple) and peer:
+        return str(peer[0])
+    return "" if isinstance(peer, str | bytes) else None
+
+
+def _shown(url: URL, peer: str | None) -> str:
+    place = ", ".join(hosts_of(url, os.environ)) or peer or "this machine"
     port = f":{url.port}" if url.port else ""
     return f"{url.get_backend_name()} at {place}{port}, {url.database or 'its default database'}"

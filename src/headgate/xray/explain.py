@@ -57,7 +57,10 @@ def explain(observation: Observation) -> Explanation:
     """Say what limits a service, route by route."""
     routes = sorted(observation.routes, key=lambda route: -sum(route.times_ns))
     return Explanation(
-        tuple(_Route(observation, route).report() for route in routes if route.count),
+        (
+            *(_Route(observation, route).report() for route in routes if route.count),
+            *_never_arrived(observation),
+        ),
         tuple(about_service(observation)),
     )
 
@@ -84,6 +87,7 @@ class _Route:
                 *self._stalls(),
                 *self._repeats(),
                 *self._unattributed(),
+                *self._unfinished(),
             ),
         )
 
@@ -189,12 +193,35 @@ class _Route:
                 {"share": rest_ns / total_ns, "s": rest_ns / self.route.count / 1e9},
             )
 
+    def _unfinished(self) -> Iterator[Sentence]:
+        if count := self.route.unfinished:
+            yield Sentence(
+                "unfinished",
+                f"{count} of {self.route.count} requests had not ended; they count as far as they had come",
+                {"count": float(count)},
+            )
+
+
+def _never_arrived(observation: Observation) -> Iterator[RouteReport]:
+    """What was asked for and never began: a service that stands still takes no request."""
+    begun = {route.route for route in observation.routes if route.count}
+    for offer in observation.offers:
+        if offer.sent and offer.route not in begun:
+            sentence = Sentence("unfinished", "none of them reached the app", {"count": float(offer.sent)})
+            yield RouteReport(offer.route, _headline_of(offer), (sentence,))
+
 
 def _headline(route: RouteSum, offer: Offer | None) -> str:
     if offer is None:
         return f"{many(route.count, 'request')}, p50 {seconds(_median(route.latencies_ns) / 1e9)} in the service"
-    failed = "".join(f", {count} failed ({word})" for word, count in offer.failed.items())
     refused = "".join(f", {count} with status {status}" for status, count in route.statuses.items() if status >= "400")
+    return _headline_of(offer, refused)
+
+
+def _headline_of(offer: Offer, refused: str = "") -> str:
+    failed = "".join(f", {count} failed ({word})" for word, count in offer.failed.items())
+    if not offer.answered:
+        return f"{offer.sent} sent, none answered{failed}{refused}"
     return f"{offer.sent} sent, {offer.answered} answered{failed}{refused}, p50 {seconds(offer.latency_ns / 1e9)}"
 
 
@@ -252,11 +279,12 @@ def _client_sentence(route: RouteSum, offer: Offer | None) -> Sentence | None:
 def _repeat_sentence(statement: StatementSum) -> Sentence:
     each = statement.count / statement.requests
     all_s = statement.time_ns / statement.requests / 1e9
+    cure = CURES.get(statement.loads, CURES[""])
     loading = f", to load {statement.cause} for one object at a time" if statement.cause else ""
     return Sentence(
         "repeat",
         f"the same statement runs {each:.0f} times a request at {statement.site}{loading} ({seconds(all_s)} in all): "
-        f"{CURES[statement.loads].format(statement.cause)}",
+        f"{cure.format(statement.cause)}",
         {"times": each, "s": all_s},
         statement.site,
     )

@@ -91,6 +91,28 @@ class StatementSum:
     loads: str = ""
 
 
+Mark = tuple[int, int, int]
+"""A phase by its number, from when until when, in nanoseconds since the request came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSample:
+    """One request, instant by instant.
+
+    :ivar is_slow: one of the slowest; else one of those that are spread evenly over all.
+    :ivar came_ns: after the watch began.
+    :ivar times_ns: by phase, until the answer; their sum is ``total_ns``.
+    :ivar marks: of a request that did very much, those of its beginning.
+    """
+
+    is_slow: bool
+    came_ns: int
+    total_ns: int
+    status: int
+    times_ns: tuple[int, ...]
+    marks: tuple[Mark, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSum:
     """All requests of one route.
@@ -101,6 +123,7 @@ class RouteSum:
     :ivar thread_runs: how often it asked for a worker thread, with the sums of waiting and running.
     :ivar holders: how many requests held a connection, by pool.
     :ivar twice: requests that acquired a connection while they held one of the same pool; ``second``: where they did.
+    :ivar unfinished: requests that had not ended; they are added up as far as they had come.
     """
 
     route: str
@@ -116,6 +139,8 @@ class RouteSum:
     holders: dict[str, int] = field(default_factory=dict)
     twice: int = 0
     second: Site = NOWHERE
+    unfinished: int = 0
+    samples: tuple[RequestSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +242,8 @@ class Observation:
     """The route that a method and path led to."""
     notes: tuple[str, ...] = field(default=())
     """What could not be watched, and why."""
+    about: dict[str, str] = field(default_factory=dict)
+    """What was X-rayed, when and with what, in the words it is shown with."""
 
 
 def with_text(value: Any, text_of: Callable[[str, int], str]) -> Any:
@@ -248,7 +275,7 @@ def decode(text: str) -> Observation:
         return cast("Observation", _read(Observation, value))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise XrayError(
-            f"this is no recorded X-ray ({type(error).__name__}); make it with headgate xray --json"
+            f"this is no recorded X-ray ({type(error).__name__}); make it with headgate xray --record"
         ) from None
 
 

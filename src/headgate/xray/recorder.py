@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,8 @@ from headgate.ledger import Account
 from headgate.names import PHASES
 from headgate.xray.live import LiveHold, LiveRequest, LiveStatement
 from headgate.xray.observation import NOWHERE, Awaited, HoldSum, RouteSum, Site, StatementSum
+from headgate.xray.samples import Samples
+from headgate.xray.shapes import statement_shape
 
 MOST_ROUTES: Final = 500
 """Beyond them, requests are added up under ``OTHER``: a client chooses its paths."""
@@ -28,6 +31,9 @@ MOST_STATEMENTS: Final = 500
 MOST_HOLDS: Final = 200
 """Different ones of one route."""
 
+MOST_SAMPLED: Final = 50
+"""Routes of which single requests are kept."""
+
 
 @dataclass(slots=True)
 class _Hold:
@@ -40,9 +46,10 @@ class _Hold:
 
     def add(self, hold: LiveHold, until_ns: int) -> None:
         request = hold.request
+        busy_ns = hold.busy_ns + (max(0, until_ns - hold.busy_since_ns) if hold.busy_since_ns else 0)
         self.count += 1
         self.held_ns += until_ns - hold.began_ns
-        self.busy_ns += min(hold.busy_ns, until_ns - hold.began_ns)
+        self.busy_ns += min(busy_ns, until_ns - hold.began_ns)
         if request is not None and request.answered_ns:
             self.after_answer_ns += max(0, until_ns - max(hold.began_ns, request.answered_ns))
             sent_ns = min(until_ns, request.answered_ns)
@@ -98,8 +105,10 @@ class _Latencies:
 
 
 class _Route:
-    def __init__(self) -> None:
+    def __init__(self, *, is_sampled: bool = True) -> None:
         self.count = 0
+        self.unfinished = 0
+        self.samples = Samples() if is_sampled else None
         self.times_ns = [0] * len(PHASES)
         self.statuses: Counter[str] = Counter()
         self.latencies = _Latencies()
@@ -110,8 +119,12 @@ class _Route:
         self.twice = 0
         self.second = NOWHERE
 
-    def add(self, request: LiveRequest, account: Account) -> None:
+    def add(self, request: LiveRequest, account: Account, until_ns: int = 0) -> None:
+        """Add up a request; ``until_ns`` is given for one that has not ended, whose holds count until then."""
         self.count += 1
+        self.unfinished += until_ns > 0 and not request.answered_ns
+        if self.samples is not None:
+            self.samples.add(request, account)
         self.statuses[str(request.status)] += 1
         self.latencies.add(account.total_ns)
         for phase, time_ns in enumerate(account.times_ns):
@@ -121,28 +134,28 @@ class _Route:
             self.thread_wait_ns += wait_ns
             self.thread_run_ns += run_ns
         for hold in request.holds:
-            if hold.ended_ns:
-                self.add_hold(hold)
+            if hold.ended_ns or until_ns:
+                self.add_hold(hold, hold.ended_ns or until_ns)
         self.holders.update({hold.pool.name for hold in request.holds})
         if request.second is not None:
             self.twice += 1
             self.second = request.second
         self._add_statements(request.statements)
 
-    def add_hold(self, hold: LiveHold) -> None:
+    def add_hold(self, hold: LiveHold, until_ns: int) -> None:
         key = (hold.pool.name, hold.site)
         if key in self.holds or len(self.holds) < MOST_HOLDS:
-            self.holds.setdefault(key, _Hold()).add(hold, hold.ended_ns)
+            self.holds.setdefault(key, _Hold()).add(hold, until_ns)
 
     def _add_statements(self, statements: list[LiveStatement]) -> None:
         by_key: dict[tuple[str, Site], list[LiveStatement]] = {}
         for statement in statements:
-            by_key.setdefault((statement.text, statement.site), []).append(statement)
+            by_key.setdefault((statement_shape(statement.text), statement.site), []).append(statement)
         for key, executions in by_key.items():
             if key in self.statements or len(self.statements) < MOST_STATEMENTS:
                 self.statements.setdefault(key, _Statement()).add(executions)
 
-    def sum(self, route: str) -> RouteSum:
+    def sum(self, route: str, since_ns: int) -> RouteSum:
         return RouteSum(
             route=route,
             count=self.count,
@@ -160,6 +173,8 @@ class _Route:
             holders=dict(self.holders),
             twice=self.twice,
             second=self.second,
+            unfinished=self.unfinished,
+            samples=() if self.samples is None else self.samples.chosen(since_ns),
         )
 
 
@@ -190,17 +205,25 @@ class Recorder:
     def add_hold(self, hold: LiveHold) -> None:
         """Add up a hold outside of requests, or of one that had ended before."""
         with self._lock:
-            self._route(NO_REQUEST if hold.request is None else hold.request.route).add_hold(hold)
+            self._route(NO_REQUEST if hold.request is None else hold.request.route).add_hold(hold, hold.ended_ns)
 
     def _route(self, name: str) -> _Route:
-        if name not in self._routes and len(self._routes) >= MOST_ROUTES:
-            name = OTHER
-        return self._routes.setdefault(name, _Route())
+        return _route_of(self._routes, name)
 
-    def routes(self) -> tuple[RouteSum, ...]:
-        """A sum for each route."""
+    def routes(
+        self, unfinished: Collection[LiveRequest] = (), now_ns: int = 0, since_ns: int = 0
+    ) -> tuple[RouteSum, ...]:
+        """A sum for each route.
+
+        :param unfinished: requests that have not ended, which count as far as they have come.
+        :param since_ns: when the watch began.
+        """
         with self._lock:
-            return tuple(route.sum(name) for name, route in self._routes.items())
+            routes = copy.deepcopy(self._routes) if unfinished else self._routes
+            for request in unfinished:
+                account = request.account(request.answered_ns or now_ns)
+                _route_of(routes, request.route).add(request, account, now_ns)
+            return tuple(route.sum(name, since_ns) for name, route in routes.items())
 
     def paths(self) -> dict[str, str]:
         """The route that each of some paths led to."""
@@ -211,3 +234,13 @@ class Recorder:
         """Begin anew, as after a warm-up."""
         with self._lock:
             self._routes.clear()
+
+
+def _route_of(routes: dict[str, _Route], name: str) -> _Route:
+    found = routes.get(name)
+    if found is None and len(routes) >= MOST_ROUTES:
+        name = OTHER
+        found = routes.get(name)
+    if found is None:
+        found = routes[name] = _Route(is_sampled=len(routes) < MOST_SAMPLED)
+    return found

@@ -25,6 +25,7 @@ Kind = Literal[
     "after answer",
     "leak",
     "unattributed",
+    "unfinished",
     "note",
 ]
 

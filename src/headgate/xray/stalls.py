@@ -210,6 +210,14 @@ class LoopWatch:
         except (OSError, ValueError, IndexError):  # its thread has ended
             return 0
 
+    def standing_still(self) -> Stillness | None:
+        """The stall that lasts now, as far as it has come; None if none does. From any thread but the loop's."""
+        due_ns, now_ns = self._due_ns, time.monotonic_ns()
+        if now_ns - due_ns <= STALL_NS:
+            return None
+        looks = list(self._looks) or [look for look in (self._look(),) if look is not None]
+        return self._stillness(self._stall_began(due_ns), now_ns, looks)
+
     # on the loop
 
     def _beat_again(self) -> None:
@@ -220,7 +228,7 @@ class LoopWatch:
         now_ns, due_ns = time.monotonic_ns(), self._due_ns
         self._note_loop(sys._getframe(1))
         if now_ns - due_ns > STALL_NS:
-            self._tell_stall(self._stall_began(due_ns), now_ns)
+            self._on_stall(self._stillness(self._stall_began(due_ns), now_ns, self._looks))
         self.late_ns += now_ns - due_ns
         self.clocks = self.read()
         self._looks, self._look_after_ns = [], STALL_NS // 2
@@ -239,14 +247,12 @@ class LoopWatch:
         latest_ns = min(due_ns, self._found_ns or due_ns)
         return (earliest_ns + max(earliest_ns, latest_ns)) // 2
 
-    def _tell_stall(self, began_ns: int, now_ns: int) -> None:
+    def _stillness(self, began_ns: int, now_ns: int, looks: list[Look]) -> Stillness:
         overslept_ns = self._overslept_ns + max(0, now_ns - self._asleep_since_ns - 2 * BEAT_NS)  # it may sleep still
-        verdict, look = judge(self.clocks, self.read(), self._looks, overslept_ns)
+        verdict, look = judge(self.clocks, self.read(), looks, overslept_ns)
         if look is None:
-            self._on_stall(Stillness(began_ns, now_ns, verdict, NOWHERE, "", None))
-        else:
-            what = look.module or look.what
-            self._on_stall(Stillness(began_ns, now_ns, verdict, look.site, what, look.request))
+            return Stillness(began_ns, now_ns, verdict, NOWHERE, "", None)
+        return Stillness(began_ns, now_ns, verdict, look.site, look.module or look.what, look.request)
 
     def _note_collection(self, phase: str, _: dict[str, int]) -> None:
         """In whatever thread: the others wait meanwhile."""

@@ -7,7 +7,7 @@ import linecache
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final, NamedTuple, cast
 
@@ -46,6 +46,9 @@ class _StallSum:
     what: str = ""
 
 
+_StallSums = dict[tuple[Any, ...], _StallSum]
+
+
 class Watch:
     """Watches every app and engine of this process while it is open."""
 
@@ -56,8 +59,9 @@ class Watch:
         self._loops: dict[int, LoopWatch] = {}
         self._seams: list[Seam] = []
         self._lock = threading.Lock()
-        self._stalls: dict[tuple[Any, ...], _StallSum] = {}
+        self._stalls: _StallSums = {}
         self._threads = 0
+        self._since_ns = time.monotonic_ns()
         self._load = _Load(self.live.started, self._read_clocks())
 
     def open(self) -> None:
@@ -103,23 +107,26 @@ class Watch:
         return (sent[-1].site if sent else NOWHERE), request
 
     def _note_stall(self, loop: asyncio.AbstractEventLoop, stall: Stillness) -> None:
-        route, victims = "", 0
-        if isinstance(stall.request, LiveRequest):
-            route = stall.request.route
+        with self._lock:
+            found = self._add_stall(self._stalls, loop, stall)
+        self._count_arrivals(loop, found, self.live.begun, TURNS_AFTER)
+
+    def _add_stall(self, sums: _StallSums, loop: asyncio.AbstractEventLoop, stall: Stillness) -> _StallSum:
+        victims = 0
+        route = stall.request.route if isinstance(stall.request, LiveRequest) else ""
         for request in list(self.live.requests.values()):
             if request is not stall.request and request.loop is loop and not request.thread:
                 request.spend(STALLED, max(request.began_ns, stall.began_ns), stall.ended_ns)
                 victims += 1
         # What a line has called may have just returned when it was looked at.
         key = (stall.verdict, stall.site, stall.what if stall.site == NOWHERE else "", route)
-        with self._lock:
-            found = self._stalls.setdefault(key, _StallSum())
+        found = sums.setdefault(key, _StallSum())
         found.what = found.what or stall.what
         found.count += 1
         found.total_ns += stall.ended_ns - stall.began_ns
         found.longest_ns = max(found.longest_ns, stall.ended_ns - stall.began_ns)
         found.victims += victims
-        self._count_arrivals(loop, found, self.live.begun, TURNS_AFTER)
+        return found
 
     def _count_arrivals(self, loop: asyncio.AbstractEventLoop, found: _StallSum, before: int, turns: int) -> None:
         """Requests that came during a stall are begun right after it: they have waited too."""
@@ -127,6 +134,16 @@ class Watch:
             loop.call_soon(self._count_arrivals, loop, found, before, turns - 1)
         else:
             found.victims += self.live.begun - before
+
+    def _stalls_until_now(self) -> _StallSums:
+        """With those that last; their victims are charged again when they end, which changes nothing."""
+        with self._lock:
+            sums = {key: replace(one) for key, one in self._stalls.items()}
+        for watched in list(self._loops.values()):
+            still = watched.standing_still()
+            if still is not None:
+                self._add_stall(sums, watched.loop, still)
+        return sums
 
     # what was observed
 
@@ -137,17 +154,21 @@ class Watch:
             self._stalls.clear()
         for pool in list(self.live.pools.values()):
             pool.begin_anew(time.monotonic_ns())
+        self._since_ns = time.monotonic_ns()
         self._load = _Load(self.live.started, self._read_clocks())
 
-    def observe(self) -> Observation:
-        """What was observed so far, requests that have not ended left out."""
+    def observe(self, *, with_unfinished: bool = False) -> Observation:
+        """What was observed so far.
+
+        :param with_unfinished: count requests that have not ended as far as they have come.
+        """
         now_ns = time.monotonic_ns()
         spent = self._load.spent(self._read_clocks())
-        with self._lock:
-            stalls = tuple(
-                Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
-                for (verdict, site, _, route), one in self._stalls.items()
-            )
+        stalls = tuple(
+            Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
+            for (verdict, site, _, route), one in self._stalls_until_now().items()
+        )
+        unfinished = list(self.live.requests.values()) if with_unfinished else []
         observation = Observation(
             process=ProcessFacts(
                 cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -159,7 +180,7 @@ class Watch:
                 late_ns=spent.late_ns,
                 kept_waiting_ns=spent.kept_waiting_ns,
             ),
-            routes=self.recorder.routes(),
+            routes=self.recorder.routes(unfinished, now_ns, self._since_ns),
             paths=self.recorder.paths(),
             pools=tuple(self._pool_facts(one, now_ns) for one in list(self.live.pools.values())),
             stalls=stalls,
