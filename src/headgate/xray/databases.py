@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.pool import Pool
 
 from headgate.errors import XrayError
 from headgate.xray.seams import Seam
@@ -47,6 +48,13 @@ class Databases:
                     f"a database of the app is on {host}, not on this machine, and the load would meet it: "
                     f"point the app at a database of your own, or say --against {host}"
                 )
+
+    def name_of(self, pool: Pool) -> str:
+        """The database that a pool leads to, as in ``shown``; '' if its engine was made before."""
+        try:
+            return next((_shown(engine.url) for engine in self._engines if engine.pool is pool), "")
+        except RuntimeError:  # an engine was made meanwhile
+            return ""
 
     def shown(self) -> list[str]:
         """Each database without user, password and options: ``postgresql at db.internal:5432/shop``."""

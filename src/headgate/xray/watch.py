@@ -7,22 +7,27 @@ import linecache
 import os
 import threading
 import time
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, cast
-
-from anyio.to_thread import current_default_thread_limiter
+from typing import Any, Final, cast
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest
 from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall, with_text
+from headgate.xray.options import DEFAULTS, WatchOptions
 from headgate.xray.recorder import Recorder
+from headgate.xray.reporting import HoldReporter
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
 from headgate.xray.stalls import LoopWatch, Stillness
-from headgate.xray.web_hooks import ANSWERING, web_seams
+from headgate.xray.web_hooks import ANSWERING, fastapi_seams, web_seams
+
+LIBRARIES: Final = ("sqlalchemy", "starlette.applications", "fastapi.routing")
+"""The modules that are listened to; each can be begun with when it has been imported."""
 
 
 @dataclass(slots=True)
@@ -36,10 +41,13 @@ class _StallSum:
 class Watch:
     """Watches every app and engine of this process while it is open."""
 
-    def __init__(self, databases: Databases | None = None) -> None:
+    def __init__(self, databases: Databases | None = None, options: WatchOptions = DEFAULTS) -> None:
         self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
         self.live = Live(self._begin, self.recorder.add, self.recorder.add_hold)
+        self.reporter = HoldReporter(self.live, options, name_of=self.databases.name_of)
+        self.is_closed = False
+        self._opened: set[str] = set()
         self._loops: dict[int, LoopWatch] = {}
         self._seams: list[Seam] = []
         self._lock = threading.Lock()
@@ -48,31 +56,68 @@ class Watch:
         self._since = self._read_clocks()
 
     def open(self) -> None:
-        """Begin to listen; what is in flight already is not seen."""
-        for seams in (self.databases.seams(), sql_seams(self.live), lease_seams(self.live), web_seams(self.live)):
+        """Begin to listen; what is in flight already is not seen, and what is not installed is left out."""
+        for library in LIBRARIES:
+            self.open_on(library)
+
+    def open_on(self, library: str) -> None:
+        """Begin to listen to one of ``LIBRARIES``; once is enough."""
+        if library in self._opened:
+            return
+        self._opened.add(library)
+        _watches.add(self)
+        for seams in self._seams_of(library):
             self._seams.extend(seams)
+
+    def _seams_of(self, library: str) -> tuple[Iterable[Seam], ...]:
+        if library == "fastapi.routing":
+            return (fastapi_seams(),)
+        if library == "starlette.applications":
+            return (web_seams(self.live),)
+        return self.databases.seams(), sql_seams(self.live), lease_seams(self.live), self.reporter.waits.seams()
 
     def close(self) -> None:
         """Put back everything that was there."""
+        self.is_closed = True
+        self._opened.clear()
+        _watches.discard(self)
         while self._seams:
             self._seams.pop().undo()
         for watched in self._loops.values():
             watched.stop()
         self._loops.clear()
 
+    def start_anew(self) -> None:
+        """In a forked child: what goes on there, and whatever watches it, is the parent's."""
+        self._lock = threading.Lock()
+        for watched in self._loops.values():
+            watched.abandon()
+        self._loops.clear()
+        self._stalls.clear()
+        self.live.forget()
+        self.recorder.start_anew()
+        self.reporter.start_anew()
+        self._since = self._read_clocks()
+
     # what happens
 
     def _begin(self, request: LiveRequest) -> None:
         loop = request.loop
         if loop is not None and id(loop) not in self._loops:
+            from anyio.to_thread import current_default_thread_limiter
+
             self._threads = int(current_default_thread_limiter().total_tokens)
             self._loops[id(loop)] = LoopWatch(
                 loop,
-                on_beat=lambda now_ns, since_ns: sample_holds(self.live, loop, since_ns),
+                on_beat=lambda now_ns, since_ns: self._beat(loop, now_ns, since_ns),
                 on_stall=lambda stall: self._note_stall(loop, stall),
                 request_of=self._request_of,
                 last_site=lambda: self.live.last_site,
             )
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, now_ns: int, since_ns: int) -> None:
+        sample_holds(self.live, loop, since_ns)
+        self.reporter.look(now_ns)
 
     def _request_of(self, frame: FrameType | None) -> int:
         """Whose code runs: the app's own entry is further out on the same stack."""
@@ -136,3 +181,16 @@ class Watch:
     def _read_clocks(self) -> tuple[int, int, int]:
         loop_ns = sum(watched.read().loop_ns for watched in self._loops.values())
         return time.monotonic_ns(), time.process_time_ns(), loop_ns
+
+
+_watches: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+"""Those that are open."""
+
+
+def _start_anew() -> None:
+    for watch in list(_watches):
+        watch.start_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_start_anew)
