@@ -46,7 +46,7 @@ async def ping():
 @app.get("/slow/{seconds}")
 async def slow(seconds: float):
     async with AsyncSession(engine) as session:
-        await session.execute(text("SELECT :secret"), {"secret": "hunter2"})  # acquires
+        await session.execute(text("SELECT :secret"), {"secret": "hunter" * 2})  # acquires
         await asyncio.sleep(seconds)  # holds
     return "done"
 

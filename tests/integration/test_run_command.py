@@ -38,6 +38,10 @@ MASTERS = ("uvicorn-workers", "uvicorn-reload", "gunicorn", "hypercorn-workers",
 """Those whose first process never imports the app."""
 
 
+ALL_ARE_UP = {"granian-workers": ("Started worker-1", "Started worker-2")}
+"""It does not end if it is told to while one of its workers starts, with or without us."""
+
+
 def server(name: str) -> tuple[str, ...]:
     command, needed = SERVERS[name]
     missing = [package for package in needed if find_spec(package) is None]
@@ -70,7 +74,7 @@ def test_a_stock_timeout_names_the_line_that_holds(name: str, tmp_path: Path) ->
         f"Remedies: 1. let GET /slow/{{seconds}} commit, or close its session, before it awaits at {line_of('holds')}"
         in log
     )
-    assert "hunter2" not in log
+    assert "hunterhunter" not in log
     assert "headgate:" not in log
     assert "headgate run:" not in log
 
@@ -111,6 +115,8 @@ def test_signals_and_exit_codes_are_the_servers_own(
     for run in (None, ()):
         with start(tmp_path, server(name), run=run) as service:
             service.wait_until_up()
+            for text in ALL_ARE_UP.get(name, ()):
+                service.wait_for(text)
             codes.append(service.end_by(number, whole_group=whole_group))
     stock, watched = codes
     assert watched == stock
@@ -122,7 +128,7 @@ def test_the_exit_code_of_a_failure_is_the_servers_own(tmp_path: Path) -> None:
     for run in (None, ()):
         with start(tmp_path, command, run=run) as service:
             codes.append(service.process.wait(30))
-    assert codes[0] == codes[1] == 1
+    assert codes[0] == codes[1] != 0
 
 
 def test_a_python_program_that_starts_its_server_itself(tmp_path: Path) -> None:

@@ -39,11 +39,11 @@ def web_seams(live: Live) -> Iterator[Seam]:
 def fastapi_seams() -> Iterator[Seam]:
     """Wrap how FastAPI makes the response's body; nothing where there is no FastAPI."""
     try:
-        import fastapi.routing
+        from fastapi import routing  # not by the package's attribute, which it has only when all of it is imported
     except ImportError:
         return
-    if "serialize_response" in vars(fastapi.routing):
-        yield Seam(fastapi.routing, "serialize_response", _serializing)
+    if "serialize_response" in vars(routing):
+        yield Seam(routing, "serialize_response", _serializing)
 
 
 def _answering(live: Live) -> Callable[[Any], Any]:
