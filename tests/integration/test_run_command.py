@@ -104,9 +104,15 @@ def eventually_get(service: Started, path: str) -> bool:
     return eventually(lambda: service.get(path) == 200, 30)
 
 
-@pytest.mark.parametrize("name", [name for name in SERVERS if name != "gunicorn-preload"])
+TERM, CTRL_C = (signal.SIGTERM, False), (signal.SIGINT, True)
+
+
 @pytest.mark.parametrize(
-    ("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["supervisor", "ctrl-c"]
+    ("name", "number", "whole_group"),
+    [
+        *(pytest.param(name, *TERM, id=f"{name}-supervisor") for name in SERVERS if name != "gunicorn-preload"),
+        *(pytest.param(name, *CTRL_C, id=f"{name}-ctrl-c") for name in ("uvicorn", "gunicorn", "hypercorn", "granian")),
+    ],
 )
 def test_signals_and_exit_codes_are_the_servers_own(
     name: str, number: signal.Signals, whole_group: bool, tmp_path: Path

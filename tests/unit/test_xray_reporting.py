@@ -12,6 +12,7 @@ from headgate.xray.observation import Site
 from headgate.xray.options import OVERDUE, WatchOptions, from_environment, to_environment
 from headgate.xray.pool_waits import Wait
 from headgate.xray.reporting import HoldReporter
+from headgate.xray.watch import Watch
 
 S = 1_000_000_000
 SITE = Site("/srv/app.py", 31, "read_order")
@@ -179,7 +180,7 @@ def test_a_report_that_fails_is_one_line_and_no_exception(capsys: pytest.Capture
     world.pass_time(30)
     out, err = capsys.readouterr()
     assert (out, world.said) == ("", [])
-    assert err == "headgate: a report on who holds connections has failed: RuntimeError: no name\n"
+    assert err == "headgate: the X-ray has failed, and the service goes on: RuntimeError: no name\n"
 
 
 def test_nothing_is_remembered_of_a_parent() -> None:
@@ -203,3 +204,18 @@ def test_an_overdue_time_that_is_none_is_refused(text: str) -> None:
 def test_options_pass_through_the_environment() -> None:
     assert from_environment({}) == from_environment({OVERDUE: ""}) == WatchOptions()
     assert from_environment(to_environment(WatchOptions(2.5))) == WatchOptions(2.5)
+
+
+def test_what_fails_in_a_watch_does_not_reach_the_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Watch, "_begin", fail)
+    watch = Watch()
+    request = LiveRequest({"type": "http", "method": "GET", "path": "/"}, 0)
+    watch.live.begin(request)
+    watch.live.end(request, 1)
+    assert capsys.readouterr().err.count("can't start new thread") == 1
+    assert [route.route for route in watch.recorder.routes()] == ["GET /"]

@@ -91,7 +91,7 @@ class HoldReporter:
             if paused is not None:
                 self._say(self._timeout(wait, paused, now_ns))
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _timeout(self, wait: Wait, paused: Pause, now_ns: int) -> str:
         tally = self._live.know_pool(wait.pool)
@@ -131,7 +131,7 @@ class HoldReporter:
             self._tell_left(holds, now_ns)
             self._tell_overdue(holds, now_ns)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         finally:
             self._looking.release()
 
@@ -183,10 +183,11 @@ class HoldReporter:
         pool = tally.pool()
         return ("" if pool is None else self._name_of(pool)) or f"pool {tally.name}"
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Say, once, that something of ours went wrong; the service has nothing to do with it."""
         if not self._has_failed:
             self._has_failed = True
-            complain("a report on who holds connections has failed", error)
+            complain("the X-ray has failed, and the service goes on", error)
 
 
 def warn(report: str) -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, cast
@@ -44,7 +44,8 @@ class Watch:
     def __init__(self, databases: Databases | None = None, options: WatchOptions = DEFAULTS) -> None:
         self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
-        self.live = Live(self._begin, self.recorder.add, self.recorder.add_hold)
+        add, add_hold = self.recorder.add, self.recorder.add_hold
+        self.live = Live(self._unfailing(self._begin), self._unfailing(add), self._unfailing(add_hold))
         self.reporter = HoldReporter(self.live, options, name_of=self.databases.name_of)
         self.is_closed = False
         self._opened: set[str] = set()
@@ -101,6 +102,17 @@ class Watch:
 
     # what happens
 
+    def _unfailing(self, note: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same; what it raises must not reach a request."""
+
+        def note_safely(value: Any) -> None:
+            try:
+                note(value)
+            except Exception as error:
+                self.reporter.fail(error)
+
+        return note_safely
+
     def _begin(self, request: LiveRequest) -> None:
         loop = request.loop
         if loop is not None and id(loop) not in self._loops:
@@ -116,7 +128,10 @@ class Watch:
             )
 
     def _beat(self, loop: asyncio.AbstractEventLoop, now_ns: int, since_ns: int) -> None:
-        sample_holds(self.live, loop, since_ns)
+        try:
+            sample_holds(self.live, loop, since_ns)
+        except Exception as error:  # or this would have been the last beat
+            self.reporter.fail(error)
         self.reporter.look(now_ns)
 
     def _request_of(self, frame: FrameType | None) -> int:
