@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from headgate.cli import lab, load, plan, xray
+from headgate.cli import lab, load, plan, run, xray
 from headgate.cli.exits import FAILURE, INTERRUPTED, one_line
 from headgate.errors import HeadgateError
 from headgate.version import __version__
@@ -57,5 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     lab.add_parser(subparsers)
     load.add_parser(subparsers)
     plan.add_parser(subparsers)
+    run.add_parser(subparsers)
     xray.add_parser(subparsers)
     return parser

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import URL, Engine, event
+from sqlalchemy.pool import Pool
 
 from headgate.errors import XrayError
 from headgate.xray.seams import Seam
@@ -86,6 +87,14 @@ class Databases:
                     f"point the app at a database of your own, or say --against {host}"
                 )
                 raise XrayError(self.refused)
+
+    def name_of(self, pool: Pool) -> str:
+        """The database that a pool leads to, as in ``shown``; '' if its engine was made before."""
+        try:
+            engine = next((engine for engine in self._engines if engine.pool is pool), None)
+        except RuntimeError:  # an engine was made meanwhile
+            return ""
+        return "" if engine is None else _shown(engine.url, self._peers.get(engine))
 
     def shown(self) -> list[str]:
         """Each database without user, password and options: ``postgresql at db.internal:5432, shop``."""

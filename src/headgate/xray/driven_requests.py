@@ -11,7 +11,7 @@ from starlette.routing import Router
 from headgate.xray.driving import current_drive
 from headgate.xray.live import Live
 from headgate.xray.seams import Seam
-from headgate.xray.web_hooks import web_seams
+from headgate.xray.web_hooks import fastapi_seams, web_seams
 
 Scope = MutableMapping[str, Any]
 DriveRequest = Callable[[Coroutine[Any, Any, None], Callable[[], str]], Awaitable[None]]
@@ -20,6 +20,7 @@ DriveRequest = Callable[[Coroutine[Any, Any, None], Callable[[], str]], Awaitabl
 def request_seams(live: Live, drive_request: DriveRequest) -> Iterator[Seam]:
     """Wrap what every app, every router and every streaming response does."""
     yield from web_seams(live)
+    yield from fastapi_seams()
     yield Seam(Router, "__call__", _driving(drive_request))
     yield Seam(StreamingResponse, "stream_response", _streaming(drive_request))
 

@@ -233,8 +233,14 @@ class Live:
     def end(self, request: LiveRequest, now_ns: int) -> None:
         """Note that the app has done with it."""
         request.ended_ns = now_ns
-        del self.requests[id(request)]
+        self.requests.pop(id(request), None)  # a fork may have made it forget
         self._on_request(request)
+
+    def forget(self) -> None:
+        """In a forked child: whatever goes on does so in the parent."""
+        self.requests.clear()
+        self.holds.clear()
+        self.pools.clear()
 
     def hold(self, entry: object, hold: LiveHold) -> None:
         """Note that a connection is held from now on."""

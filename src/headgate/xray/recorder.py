@@ -230,6 +230,12 @@ class Recorder:
         with self._lock:
             return dict(self._paths)
 
+    def start_anew(self) -> None:
+        """Forget everything in a forked child, where the lock may be held by a thread of the parent."""
+        self._lock = threading.Lock()
+        self._routes.clear()
+        self._paths.clear()
+
     def forget(self) -> None:
         """Begin anew, as after a warm-up."""
         with self._lock:

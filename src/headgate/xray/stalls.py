@@ -182,6 +182,10 @@ class LoopWatch:
         if self._timer is not None:
             self._timer.cancel()
 
+    def abandon(self) -> None:
+        """In a forked child: the loop is the parent's, and so is the thread that watches it. Takes no lock."""
+        gc.callbacks.remove(self._note_collection)
+
     def read(self) -> Clocks:
         """The clocks, from any thread."""
         return Clocks(

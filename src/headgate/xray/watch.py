@@ -7,22 +7,27 @@ import linecache
 import os
 import threading
 import time
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final, NamedTuple, cast
-
-from anyio.to_thread import current_default_thread_limiter
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
 from headgate.xray.live import Live, LiveRequest, PoolTally
 from headgate.xray.observation import BEAT_NS, NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
+from headgate.xray.options import DEFAULTS, WatchOptions
 from headgate.xray.recorder import Recorder, sum_holds
+from headgate.xray.reporting import HoldReporter
 from headgate.xray.sampling import sample_holds
 from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
 from headgate.xray.stalls import LoopWatch, Stillness
-from headgate.xray.web_hooks import ANSWERING, web_seams
+from headgate.xray.web_hooks import ANSWERING, fastapi_seams, web_seams
+
+LIBRARIES: Final = ("sqlalchemy", "starlette.applications", "fastapi.routing")
+"""The modules that are listened to; each can be begun with when it has been imported."""
 
 TURNS_AFTER: Final = 4
 """Of the loop after a stall: until then it has accepted and read what came meanwhile."""
@@ -52,10 +57,14 @@ _StallSums = dict[tuple[Any, ...], _StallSum]
 class Watch:
     """Watches every app and engine of this process while it is open."""
 
-    def __init__(self, databases: Databases | None = None) -> None:
+    def __init__(self, databases: Databases | None = None, options: WatchOptions = DEFAULTS) -> None:
         self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
-        self.live = Live(self._begin, self.recorder.add, self.recorder.add_hold)
+        add, add_hold = self.recorder.add, self.recorder.add_hold
+        self.live = Live(self._unfailing(self._begin), self._unfailing(add), self._unfailing(add_hold))
+        self.reporter = HoldReporter(self.live, options, name_of=self.databases.name_of)
+        self.is_closed = False
+        self._opened: set[str] = set()
         self._loops: dict[int, LoopWatch] = {}
         self._seams: list[Seam] = []
         self._lock = threading.Lock()
@@ -65,37 +74,86 @@ class Watch:
         self._load = _Load(self.live.started, self._read_clocks())
 
     def open(self) -> None:
-        """Begin to listen; what is in flight already is not seen."""
-        for seams in (self.databases.seams(), sql_seams(self.live), lease_seams(self.live), web_seams(self.live)):
+        """Begin to listen; what is in flight already is not seen, and what is not installed is left out."""
+        for library in LIBRARIES:
+            self.open_on(library)
+
+    def open_on(self, library: str) -> None:
+        """Begin to listen to one of ``LIBRARIES``; once is enough."""
+        if library in self._opened:
+            return
+        self._opened.add(library)
+        _watches.add(self)
+        for seams in self._seams_of(library):
             self._seams.extend(seams)
+
+    def _seams_of(self, library: str) -> tuple[Iterable[Seam], ...]:
+        if library == "fastapi.routing":
+            return (fastapi_seams(),)
+        if library == "starlette.applications":
+            return (web_seams(self.live),)
+        return self.databases.seams(), sql_seams(self.live), lease_seams(self.live), self.reporter.waits.seams()
 
     def close(self) -> None:
         """Put back everything that was there."""
+        self.is_closed = True
+        self._opened.clear()
+        _watches.discard(self)
         while self._seams:
             self._seams.pop().undo()
         for watched in self._loops.values():
             watched.stop()
         self._loops.clear()
 
+    def start_anew(self) -> None:
+        """In a forked child: what goes on there, and whatever watches it, is the parent's."""
+        self._lock = threading.Lock()
+        for watched in self._loops.values():
+            watched.abandon()
+        self._loops.clear()
+        self._stalls.clear()
+        self.live.forget()
+        self.recorder.start_anew()
+        self.reporter.start_anew()
+        self._since_ns = time.monotonic_ns()
+        self._load = _Load(self.live.started, self._read_clocks())
+
     # what happens
+
+    def _unfailing(self, note: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same; what it raises must not reach a request."""
+
+        def note_safely(value: Any) -> None:
+            try:
+                note(value)
+            except Exception as error:
+                self.reporter.fail(error)
+
+        return note_safely
 
     def _begin(self, request: LiveRequest) -> None:
         loop = request.loop
         if loop is not None and id(loop) not in self._loops:
+            from anyio.to_thread import current_default_thread_limiter
+
             self._threads = int(current_default_thread_limiter().total_tokens)
             self._loops[id(loop)] = LoopWatch(
                 loop,
-                on_beat=lambda _, since_ns: self._beat(loop, since_ns),
+                on_beat=lambda now_ns, since_ns: self._beat(loop, now_ns, since_ns),
                 on_stall=lambda stall: self._note_stall(loop, stall),
                 request_of=lambda stack: _request_on(stack) or self._request_of(loop),
                 who_switched=lambda: self._who_switched(loop),
             )
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, since_ns: int) -> None:
-        # What they were seen to await is not why they waited longer than that: a loop that stood still did not look.
-        sample_holds(self.live, loop, min(since_ns, 2 * BEAT_NS))
-        self.live.note_most_held()
-        self._load.note(self.live.started, self._read_clocks())
+    def _beat(self, loop: asyncio.AbstractEventLoop, now_ns: int, since_ns: int) -> None:
+        try:
+            # What they were seen to await is not why they waited longer: a loop that stood still did not look.
+            sample_holds(self.live, loop, min(since_ns, 2 * BEAT_NS))
+            self.live.note_most_held()
+            self._load.note(self.live.started, self._read_clocks())
+        except Exception as error:  # or this would have been the last beat
+            self.reporter.fail(error)
+        self.reporter.look(now_ns)
 
     def _request_of(self, loop: asyncio.AbstractEventLoop) -> LiveRequest | None:
         task = asyncio.current_task(loop)
@@ -247,3 +305,16 @@ def _request_on(stack: list[FrameType]) -> LiveRequest | None:
     """The request whose code a stack is: the app's own entry is further out on it."""
     found = next((frame.f_locals.get("request") for frame in stack if frame.f_code is ANSWERING), None)
     return found if isinstance(found, LiveRequest) else None
+
+
+_watches: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+"""Those that are open."""
+
+
+def _start_anew() -> None:
+    for watch in list(_watches):
+        watch.start_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_start_anew)

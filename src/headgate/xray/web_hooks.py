@@ -8,9 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, Final
 
-import anyio.to_thread
-from starlette.applications import Starlette
-
 from headgate.ledger import current_ledger
 from headgate.names import SEND, SERIALIZE, THREAD_WAIT
 from headgate.xray.live import Live, LiveRequest
@@ -29,15 +26,24 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 def web_seams(live: Live) -> Iterator[Seam]:
-    """Wrap what every app and every worker thread does."""
-    yield Seam(Starlette, "__call__", _answering(live))
-    yield Seam(anyio.to_thread, "run_sync", _waiting_for_thread(live))
+    """Wrap what every app and every worker thread does; nothing where there is no Starlette."""
     try:
-        import fastapi.routing
+        import anyio.to_thread
+        from starlette.applications import Starlette
     except ImportError:
         return
-    if "serialize_response" in vars(fastapi.routing):
-        yield Seam(fastapi.routing, "serialize_response", _serializing)
+    yield Seam(Starlette, "__call__", _answering(live))
+    yield Seam(anyio.to_thread, "run_sync", _waiting_for_thread(live))
+
+
+def fastapi_seams() -> Iterator[Seam]:
+    """Wrap how FastAPI makes the response's body; nothing where there is no FastAPI."""
+    try:
+        from fastapi import routing  # not by the package's attribute, which it has only when all of it is imported
+    except ImportError:
+        return
+    if "serialize_response" in vars(routing):
+        yield Seam(routing, "serialize_response", _serializing)
 
 
 def _answering(live: Live) -> Callable[[Any], Any]:
