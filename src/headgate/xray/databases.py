@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.pool import Pool
 
 from headgate.errors import XrayError
 from headgate.xray.seams import Seam
@@ -47,6 +48,17 @@ class Databases:
                     f"a database of the app is on {host}, not on this machine, and the load would meet it: "
                     f"point the app at a database of your own, or say --against {host}"
                 )
+
+    def place_of(self, pool: Pool) -> str:
+        """``db.internal:5432/shop``: where a pool leads to; '' if its engine was made before."""
+        try:
+            url = next((engine.url for engine in self._engines if engine.pool is pool), None)
+        except RuntimeError:  # an engine was made meanwhile
+            url = None
+        if url is None:
+            return ""
+        port = f":{url.port}" if url.port else ""
+        return f"{','.join(hosts_of(url)) or url.get_backend_name()}{port}/{url.database or ''}"
 
     def shown(self) -> list[str]:
         """Each database without user, password and options: ``postgresql at db.internal:5432/shop``."""

@@ -46,6 +46,7 @@ class LiveHold:
     :ivar busy_ns: how long statements have run on it; ``busy_since_ns`` is set while one does.
     :ivar seen: how often the holder was seen at a line, awaiting something, while no statement ran.
     :ivar task: the task that acquired it; None in a worker thread, whose number ``thread`` is.
+    :ivar waited_ns: until it had the connection; -1 where it had not to ask for it.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class LiveHold:
         "site",
         "task",
         "thread",
+        "waited_ns",
     )
 
     def __init__(self, pool: PoolTally, request: LiveRequest | None, site: Site, began_ns: int, thread: int) -> None:
@@ -75,6 +77,7 @@ class LiveHold:
         self.task: asyncio.Task[Any] | None = None
         self.thread = thread
         self.has_been_told = False
+        self.waited_ns = -1
 
 
 class LiveRequest(Ledger):
@@ -89,7 +92,9 @@ class LiveRequest(Ledger):
     __slots__ = ("answered_ns", "ended_ns", "holds", "scope", "statements", "status", "task", "thread", "threads")
 
     def __init__(self, scope: MutableMapping[str, Any], began_ns: int) -> None:
-        super().__init__(began_ns)
+        self.began_ns = began_ns
+        self.notes = []
+        self._early = None  # as the ledger's own, which costs a call
         self.scope = scope
         self.status = 0
         self.answered_ns = 0
@@ -109,17 +114,28 @@ class LiveRequest(Ledger):
     def route(self) -> str:
         """``GET /items/{id}``; the path itself where no route was found."""
         scope = self.scope
-        path = getattr(scope.get("route"), "path", None) or scope["path"]
-        return f"{scope['method']} {path}"
+        return f"{scope['method']} {getattr(declared_route(scope), 'path', None) or scope['path']}"
+
+
+def declared_route(scope: MutableMapping[str, Any]) -> object | None:
+    """What the app has declared for a request, and its path; None if nothing.
+
+    FastAPI 0.16x keeps a route of an included router without the prefix, and the whole beside it.
+    """
+    return scope.get("fastapi", _NOTHING).get("effective_route_context") or scope.get("route")
+
+
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class PoolTally:
     """What is counted of a pool, which may be gone by now.
 
     :ivar refused: the server's words when it had no connection left.
+    :ivar pending: how many wait for a connection of it now.
     """
 
-    __slots__ = ("kind", "limit", "name", "opened", "pool", "refused", "timeouts")
+    __slots__ = ("kind", "limit", "name", "opened", "pending", "pool", "refused", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = weakref.ref(pool)
@@ -128,6 +144,7 @@ class PoolTally:
         self.limit = _limit_of(pool)
         self.timeouts = 0
         self.opened = 0
+        self.pending = 0
         self.refused = ""
 
 
@@ -148,6 +165,7 @@ class Live:
     :param on_begin: called with each request that has come, in its task.
     :param on_request: called with each request that has ended.
     :param on_hold: called with each hold that has ended outside of a request.
+    :param on_connect: called with each connection that was opened: its pool, and the nanoseconds it took.
     """
 
     def __init__(
@@ -155,10 +173,12 @@ class Live:
         on_begin: Callable[[LiveRequest], None],
         on_request: Callable[[LiveRequest], None],
         on_hold: Callable[[LiveHold], None],
+        on_connect: Callable[[PoolTally, int], None] = lambda pool, took_ns: None,
     ) -> None:
         self._on_begin = on_begin
         self._on_request = on_request
         self._on_hold = on_hold
+        self.on_connect = on_connect
         self.requests: dict[int, LiveRequest] = {}
         self.holds: dict[int, LiveHold] = {}
         """By the identity of the pool's entry."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import logging
 import os
 import threading
 import time
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from anyio.to_thread import current_default_thread_limiter
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
-from headgate.xray.live import Live, LiveRequest
+from headgate.xray.live import Live, LiveHold, LiveRequest, PoolTally
 from headgate.xray.observation import Observation, PoolFacts, ProcessFacts, Stall, with_text
 from headgate.xray.recorder import Recorder
 from headgate.xray.sampling import sample_holds
@@ -23,6 +24,8 @@ from headgate.xray.seams import Seam
 from headgate.xray.sql_hooks import lease_seams, sql_seams
 from headgate.xray.stalls import LoopWatch, Stillness
 from headgate.xray.web_hooks import ANSWERING, web_seams
+
+log = logging.getLogger("headgate.xray")
 
 
 @dataclass(slots=True)
@@ -33,13 +36,33 @@ class _StallSum:
     victims: int = 0
 
 
+class Listener(Protocol):
+    """Is told what has ended, as it ends; must be quick."""
+
+    def end_request(self, request: LiveRequest) -> None:
+        """A request has ended."""
+
+    def end_hold(self, hold: LiveHold) -> None:
+        """A hold has ended outside of requests."""
+
+    def connect(self, pool: PoolTally, took_ns: int) -> None:
+        """A connection was opened."""
+
+
 class Watch:
-    """Watches every app and engine of this process while it is open."""
+    """Watches every app and engine of this process while it is open.
+
+    :ivar listeners: told before the recorder.
+    :ivar is_recording: False where nobody will ask what was observed.
+    """
 
     def __init__(self, databases: Databases | None = None) -> None:
         self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
-        self.live = Live(self._begin, self.recorder.add, self.recorder.add_hold)
+        self.live = Live(self._begin, self._end, self._end_hold, self._connect)
+        self.listeners: list[Listener] = []
+        self.is_recording = True
+        self._has_failed = False
         self._loops: dict[int, LoopWatch] = {}
         self._seams: list[Seam] = []
         self._lock = threading.Lock()
@@ -63,8 +86,10 @@ class Watch:
     # what happens
 
     def _begin(self, request: LiveRequest) -> None:
-        loop = request.loop
-        if loop is not None and id(loop) not in self._loops:
+        if request.task is None:
+            return
+        loop = request.task.get_loop()
+        if id(loop) not in self._loops:
             self._threads = int(current_default_thread_limiter().total_tokens)
             self._loops[id(loop)] = LoopWatch(
                 loop,
@@ -74,10 +99,40 @@ class Watch:
                 last_site=lambda: self.live.last_site,
             )
 
+    def _end(self, request: LiveRequest) -> None:
+        try:
+            for listener in self.listeners:
+                listener.end_request(request)
+            if self.is_recording:
+                self.recorder.add(request)
+        except Exception:  # the request is not to blame
+            self._fail()
+
+    def _end_hold(self, hold: LiveHold) -> None:
+        try:
+            for listener in self.listeners:
+                listener.end_hold(hold)
+            if self.is_recording:
+                self.recorder.add_hold(hold)
+        except Exception:  # nor is whoever gives a connection back
+            self._fail()
+
+    def _connect(self, pool: PoolTally, took_ns: int) -> None:
+        try:
+            for listener in self.listeners:
+                listener.connect(pool, took_ns)
+        except Exception:  # nor is whoever needs one
+            self._fail()
+
+    def _fail(self) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            log.exception("the X-ray could not add up what it has seen; this is said once")
+
     def _request_of(self, frame: FrameType | None) -> int:
         """Whose code runs: the app's own entry is further out on the same stack."""
         while frame is not None:
-            if frame.f_code is ANSWERING:
+            if frame.f_code.co_qualname == ANSWERING:
                 return id(frame.f_locals.get("request"))
             frame = frame.f_back
         return 0
@@ -107,14 +162,17 @@ class Watch:
             self._stalls.clear()
         self._since = self._read_clocks()
 
-    def observe(self) -> Observation:
-        """What was observed so far, requests that have not ended left out."""
-        now, since = self._read_clocks(), self._since
+    def stalls(self) -> tuple[Stall, ...]:
+        """Those that have ended, by where and why."""
         with self._lock:
-            stalls = tuple(
+            return tuple(
                 Stall(verdict, site, what, one.count, one.total_ns, one.longest_ns, one.victims, route)
                 for (verdict, site, what, route), one in self._stalls.items()
             )
+
+    def observe(self) -> Observation:
+        """What was observed so far, requests that have not ended left out."""
+        now, since = self._read_clocks(), self._since
         observation = Observation(
             process=ProcessFacts(
                 cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -129,7 +187,7 @@ class Watch:
                 PoolFacts(one.name, one.kind, one.limit, one.timeouts, one.opened, one.refused)
                 for one in list(self.live.pools.values())
             ),
-            stalls=stalls,
+            stalls=self.stalls(),
         )
         return cast("Observation", with_text(observation, linecache.getline))
 
