@@ -2,7 +2,7 @@
 
 Starts a PostgreSQL of its own. The services take turns; see docs/benchmarks.md.
 
-    python benchmarks/xray.py [--quick] [--only PART]
+    python benchmarks/xray.py [--quick] [--only throughput|queries|empty|idle]
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ def _measure_direct(name: str, app: FastAPI, path: str, plan: Plan) -> None:
     more = Spread.of([(one - other) / 1e3 for one, other in pairs])
     ratio = comparison.ratio("on", "off")
     print(
-        f"  {name:<20}CPU off {comparison.of('off').median / 1e3:.1f} µs, on {comparison.of('on').median / 1e3:.1f} µs: "
+        f"  {name:<20}CPU off {comparison.of('off').median / 1e3:.1f} µs, "
+        f"on {comparison.of('on').median / 1e3:.1f} µs: "
         f"{more.median:+.2f} µs ({more.lower:+.2f} to {more.upper:+.2f}), {(ratio.median - 1) * 100:+.1f} % "
         f"({(ratio.lower - 1) * 100:+.1f} to {(ratio.upper - 1) * 100:+.1f})   {plan.rounds} × {plan.operations}"
     )

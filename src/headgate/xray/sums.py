@@ -105,7 +105,6 @@ class _Route:
         self.statuses = [0] * len(CLASSES)
 
 
-
 class _Pool:
     __slots__ = ("creations", "label", "uses", "waits")
 
