@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import sqlalchemy.exc
 from fastapi import Depends, FastAPI
@@ -22,8 +22,16 @@ from headgate.closing import close_session, run_in_extra_thread
 from headgate.config import DeadlineOptions, RefusalOptions
 from headgate.database import Database
 from headgate.errors import ConfigError, Overloaded
+from headgate.gate import Gate
 from headgate.problems import RefusalLog, describe_refusal
 from headgate.sessions import AsyncSession, Session
+
+
+class Watch(Protocol):
+    """What ``install`` takes to have an app watched: ``headgate.xray.Production``."""
+
+    def attach(self, app: FastAPI, *, gate: Gate | None = None) -> object:
+        """Watch an app, its gate among what is shown."""
 
 
 def install(
@@ -34,6 +42,7 @@ def install(
     deadlines: DeadlineOptions | None = None,
     check_on_startup: bool = True,
     freeze_heap: bool = True,
+    watch: Watch | None = None,
 ) -> None:
     """Give an app its database: sessions by dependency, refusals as problem+json, closing at shutdown.
 
@@ -46,7 +55,10 @@ def install(
         app does not start and the server's log says why.
     :param freeze_heap: from when the app has started until it shuts down, keep the garbage collector away from what
         was there by then.
+    :param watch: have it watched, as by ``headgate.xray.Production()``. What watches is inside of what refuses early.
     """
+    if watch is not None:
+        watch.attach(app, gate=db.gate)
     refusals = refusals or RefusalOptions()
     log = RefusalLog()
     app.add_middleware(

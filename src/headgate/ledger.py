@@ -15,6 +15,9 @@ from headgate.names import UNATTRIBUTED
 MOST_NOTES: Final = 4_096
 """Of a ledger; a request of a million statements keeps no more, and has the oldest ones added up early."""
 
+MOST_IN_TURN: Final = 8
+"""Notes of a ledger that is looked through for one thing after the other; more are hardly ever that."""
+
 Note = tuple[int, int, int]
 """When, which phase, and 1 where it begins or -1 where it ends; phases may overlap each other and themselves."""
 
@@ -68,6 +71,29 @@ class Ledger:
             early = _begin(self.began_ns)
         until_ns = max(now_ns, early.at_ns)
         return Account(until_ns - self.began_ns, tuple(_read(early, notes, until_ns).times_ns))
+
+    def charge(self, times_ns: list[int], until_ns: int) -> None:
+        """Add its time until an instant that is not before its last note to ``times_ns``, by phase.
+
+        As ``account`` has it, and for a request that has done one thing after the other a good deal cheaper.
+        """
+        at_ns, notes = self.began_ns, self.notes
+        if self._early is None and len(notes) <= MOST_IN_TURN and not len(notes) % 2:
+            before = times_ns.copy()
+            remainder_ns = until_ns - at_ns
+            pairs = iter(notes)
+            for (from_ns, phase, begins), (to_ns, ended, _) in zip(pairs, pairs, strict=True):
+                if phase != ended or begins < 0 or not at_ns <= from_ns <= to_ns <= until_ns:
+                    times_ns[:] = before
+                    break
+                at_ns = to_ns
+                times_ns[phase] += to_ns - from_ns
+                remainder_ns -= to_ns - from_ns
+            else:
+                times_ns[UNATTRIBUTED] += remainder_ns
+                return
+        for phase, time_ns in enumerate(self.account(until_ns).times_ns):
+            times_ns[phase] += time_ns
 
     def _add_up_early(self) -> None:
         with _ADDING_UP:

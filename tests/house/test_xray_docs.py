@@ -1,4 +1,4 @@
-"""docs/xray.md says what the command takes and what its JSON has, in both directions."""
+"""docs/xray.md says what the command takes, what its JSON has and what production shows, in both directions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from headgate.cli import xray
-from headgate.xray import explain, observation, output, sweep
+from headgate.names import PHASES
+from headgate.xray import ConsoleOptions, Production, explain, observation, output, sweep
 from headgate.xray.probe import DEFAULTS
 
 PAGE = (Path(__file__).parents[2] / "docs/xray.md").read_text(encoding="utf-8")
@@ -64,3 +65,21 @@ def test_every_field_of_the_json_is_documented_and_no_other(kind: type) -> None:
 def test_formats_and_versions_are_the_documented_ones() -> None:
     assert f"`format` is `{output.FORMAT}`, `version` is {output.VERSION}." in COMMAND
     assert f"(`{observation.FORMAT}`, version {observation.VERSION})" in COMMAND
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    section = re.split(r"^#+ ", PAGE.partition(f"\n### {heading}\n")[2], flags=re.MULTILINE)[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")
+    ]
+
+
+def test_the_phases_stand_in_their_order() -> None:
+    assert [row[0].strip("`") for row in rows("Phases")] == list(PHASES)
+
+
+def test_every_option_stands_there_with_its_default() -> None:
+    told = {row[0].strip("`"): row[1].strip("`") for row in rows("Options of `Production` and `ConsoleOptions`")}
+    fields = (*dataclasses.fields(Production), *dataclasses.fields(ConsoleOptions))
+    assert told == {field.name: "" if field.default is dataclasses.MISSING else repr(field.default) for field in fields}

@@ -107,3 +107,24 @@ def test_threads_that_note_at_once_lose_nothing() -> None:
     account = ledger.account(10)
     assert account.times_ns[DATABASE] == 0, "as often ended as begun"
     assert account.times_ns[UNATTRIBUTED] == 10
+
+
+@given(INTERVALS, st.integers(0, 1_000))
+def test_a_request_is_charged_what_its_account_says(drawn: list[tuple[int, int, int]], until_ns: int) -> None:
+    ledger = Ledger(0)
+    for phase, one, other in drawn:
+        ledger.spend(phase, min(one, other), max(one, other))
+    times_ns = [7] * len(PHASES)
+    ledger.charge(times_ns, until_ns)
+    assert [time_ns - 7 for time_ns in times_ns] == list(ledger.account(until_ns).times_ns)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMED), st.integers(0, 50), st.integers(0, 50)), max_size=4))
+def test_one_thing_after_the_other_is_charged_likewise(drawn: list[tuple[int, int, int]]) -> None:
+    ledger, at_ns = Ledger(100), 100
+    for phase, pause_ns, time_ns in drawn:
+        ledger.spend(phase, at_ns + pause_ns, at_ns + pause_ns + time_ns)
+        at_ns += pause_ns + time_ns
+    times_ns = [0] * len(PHASES)
+    ledger.charge(times_ns, at_ns + 5)
+    assert times_ns == list(ledger.account(at_ns + 5).times_ns)

@@ -45,10 +45,15 @@ def site_of(frame: FrameType) -> Site:
 
 def app_frame(frame: FrameType | None) -> FrameType | None:
     """The nearest frame of the application's, from one outwards; None if there is none."""
-    for _ in range(_MOST_FRAMES):
-        if frame is None or is_app_code(frame.f_code):
+    known, frames = _known, _MOST_FRAMES
+    while frame is not None and frames:
+        # Every statement walks some twenty frames, so nothing is called for a file that is known.
+        code = frame.f_code
+        is_app = known.get(code.co_filename)
+        if is_app or (is_app is None and is_app_code(code)):
             return frame
         frame = frame.f_back
+        frames -= 1
     return None
 
 
@@ -58,4 +63,19 @@ def calling_site() -> Site:
     if found is None:
         parent = greenlet.getcurrent().parent
         found = None if parent is None else app_frame(parent.gr_frame)
-    return NOWHERE if found is None else site_of(found)
+        if found is None:
+            return NOWHERE
+    line, code = found.f_lineno, found.f_code
+    remembered = _sites.get((id(code), line))
+    if remembered is not None:
+        return remembered[1]
+    if len(_sites) >= _MOST_SITES:
+        _sites.clear()
+    site = site_of(found)
+    _sites[id(code), line] = code, site
+    return site
+
+
+_MOST_SITES: Final = 5_000
+_sites: dict[tuple[int, int], tuple[CodeType, Site]] = {}
+"""Lines that were met, with their code, so that no other gets its identity; the code's own hash reads all of it."""

@@ -90,11 +90,23 @@ class Databases:
 
     def name_of(self, pool: Pool) -> str:
         """The database that a pool leads to, as in ``shown``; '' if its engine was made before."""
-        try:
-            engine = next((engine for engine in self._engines if engine.pool is pool), None)
-        except RuntimeError:  # an engine was made meanwhile
-            return ""
+        engine = self._engine_of(pool)
         return "" if engine is None else _shown(engine.url, self._peers.get(engine))
+
+    def place_of(self, pool: Pool) -> str:
+        """``db.internal:5432/shop``: where a pool leads to; '' if its engine was made before."""
+        engine = self._engine_of(pool)
+        if engine is None:
+            return ""
+        url = engine.url
+        port = f":{url.port}" if url.port else ""
+        return f"{','.join(hosts_of(url)) or url.get_backend_name()}{port}/{url.database or ''}"
+
+    def _engine_of(self, pool: Pool) -> Engine | None:
+        try:
+            return next((engine for engine in self._engines if engine.pool is pool), None)
+        except RuntimeError:  # an engine was made meanwhile
+            return None
 
     def shown(self) -> list[str]:
         """Each database without user, password and options: ``postgresql at db.internal:5432, shop``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -12,6 +13,9 @@ from headgate.xray.databases import Databases
 from headgate.xray.observation import encode
 from headgate.xray.pool_sizes import pools_of
 from headgate.xray.watch import Watch
+
+GRACE_S: Final = 0.5
+"""A client has its answer before the app has done with the request."""
 
 _MOST_WRAPPED: Final = 20
 
@@ -58,6 +62,10 @@ def _begin(watch: Watch) -> dict[str, Any]:
 
 
 def _observe(watch: Watch) -> dict[str, Any]:
+    """What was observed; who has had his answer is given a moment to end."""
+    until = time.monotonic() + GRACE_S
+    while watch.live.requests and time.monotonic() < until:
+        time.sleep(0.01)
     return {"observation": encode(watch.observe(with_unfinished=True))}
 
 

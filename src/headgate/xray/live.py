@@ -55,6 +55,7 @@ class LiveHold:
     :ivar busy_ns: how long statements have run on it; ``busy_since_ns`` is set while one does.
     :ivar seen: how often the holder was seen at a line, awaiting something, while no statement ran.
     :ivar task: the task that acquired it; None in a worker thread, whose number ``thread`` is.
+    :ivar waited_ns: until it had the connection; -1 where it had not to ask for it.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class LiveHold:
         "site",
         "task",
         "thread",
+        "waited_ns",
     )
 
     def __init__(self, pool: PoolTally, request: LiveRequest | None, site: Site, began_ns: int, thread: int) -> None:
@@ -84,6 +86,7 @@ class LiveHold:
         self.task: asyncio.Task[Any] | None = None
         self.thread = thread
         self.has_been_told = False
+        self.waited_ns = -1
 
     def is_forgotten(self, now_ns: int) -> bool:
         """Whether whoever acquired it is gone. A task of its own may outlive the request it was started in."""
@@ -124,7 +127,9 @@ class LiveRequest(Ledger):
     )
 
     def __init__(self, scope: MutableMapping[str, Any], began_ns: int) -> None:
-        super().__init__(began_ns)
+        self.began_ns = began_ns
+        self.notes = []
+        self._early = None  # as the ledger's own, which costs a call
         self.scope = scope
         self.status = 0
         self.responding_ns = self.answered_ns = 0
@@ -147,8 +152,18 @@ class LiveRequest(Ledger):
     def route(self) -> str:
         """``GET /items/{id}``; the path itself where no route was found."""
         scope = self.scope
-        path = getattr(scope.get("route"), "path", None) or scope["path"]
-        return f"{scope['method']} {path}"
+        return f"{scope['method']} {getattr(declared_route(scope), 'path', None) or scope['path']}"
+
+
+def declared_route(scope: MutableMapping[str, Any]) -> object | None:
+    """What the app has declared for a request, and its path; None if nothing.
+
+    FastAPI 0.16x keeps a route of an included router without the prefix, and the whole beside it.
+    """
+    return scope.get("fastapi", _NOTHING).get("effective_route_context") or scope.get("route")
+
+
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class PoolTally:
@@ -157,6 +172,7 @@ class PoolTally:
     :ivar refused: the server's words when it had no connection left; ``refusals``: how often it had none.
     :ivar held_ns: by holds that have ended, counted from ``since_ns``.
     :ivar most: the most that were seen to be held at one time.
+    :ivar pending: how many wait for a connection of it now.
     """
 
     __slots__ = (
@@ -166,6 +182,7 @@ class PoolTally:
         "most",
         "name",
         "opened",
+        "pending",
         "pool",
         "refusals",
         "refused",
@@ -178,6 +195,7 @@ class PoolTally:
         self.name = pool_name(pool)
         self.kind = type(pool).__name__
         self.limit = _limit_of(pool)
+        self.pending = 0
         self.begin_anew(0)
 
     def begin_anew(self, now_ns: int) -> None:
@@ -204,6 +222,7 @@ class Live:
     :param on_begin: called with each request that has come, in its task.
     :param on_request: called with each request that has ended.
     :param on_hold: called with each hold that has ended outside of a request, or after its request had.
+    :param on_connect: called with each connection that was opened: its pool, and the nanoseconds it took.
     :ivar begun: requests that have come.
     :ivar started: they, and all else that was begun for them: runs in threads, and holds.
     """
@@ -213,10 +232,12 @@ class Live:
         on_begin: Callable[[LiveRequest], None],
         on_request: Callable[[LiveRequest], None],
         on_hold: Callable[[LiveHold], None],
+        on_connect: Callable[[PoolTally, int], None] = lambda pool, took_ns: None,
     ) -> None:
         self._on_begin = on_begin
         self._on_request = on_request
         self._on_hold = on_hold
+        self.on_connect = on_connect
         self.requests: dict[int, LiveRequest] = {}
         self.holds: dict[int, LiveHold] = {}
         """By the identity of the pool's entry."""

@@ -68,16 +68,17 @@ def _leasing(live: Live) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         def acquire(lender: Lender, *, is_under_way: bool) -> Any:
             request = _request()
+            began_ns = clock()
             if request is not None:
                 _note_second(live, lender.pool, request)
-                request.enter(GATE_WAIT, clock())
+                request.enter(GATE_WAIT, began_ns)
             try:
                 lease = original(lender, is_under_way=is_under_way)
             finally:
                 now_ns = clock()
                 if request is not None:
                     request.leave(GATE_WAIT, now_ns)
-            live.hold(lease, _new_hold(live.know_pool(lender.pool), request, now_ns))
+            live.hold(lease, _new_hold(live.know_pool(lender.pool), request, now_ns, now_ns - began_ns))
             return lease
 
         return acquire
@@ -123,19 +124,23 @@ def _acquiring(live: Live) -> Callable[[Any], Any]:
             if isinstance(pool, LEASING):
                 return original(pool)
             request = _request()
+            tally = live.know_pool(pool)
+            tally.pending += 1
+            began_ns = clock()
             if request is not None:
                 _note_second(live, pool, request)
-                request.enter(GATE_WAIT, clock())
+                request.enter(GATE_WAIT, began_ns)
             try:
                 entry = original(pool)
             except PoolTimeoutError:
-                live.know_pool(pool).timeouts += 1
+                tally.timeouts += 1
                 raise
             finally:
+                tally.pending -= 1
                 now_ns = clock()
                 if request is not None:
                     request.leave(GATE_WAIT, now_ns)
-            live.hold(entry, _new_hold(live.know_pool(pool), request, now_ns))
+            live.hold(entry, _new_hold(tally, request, now_ns, now_ns - began_ns))
             return entry
 
         return _do_get
@@ -150,8 +155,9 @@ def _note_second(live: Live, pool: Pool, request: LiveRequest) -> None:
             request.second = calling_site()
 
 
-def _new_hold(pool: PoolTally, request: LiveRequest | None, now_ns: int) -> LiveHold:
+def _new_hold(pool: PoolTally, request: LiveRequest | None, now_ns: int, waited_ns: int = -1) -> LiveHold:
     hold = LiveHold(pool, request, calling_site(), now_ns, threading.get_ident())
+    hold.waited_ns = waited_ns
     try:
         hold.task = asyncio.current_task()
     except RuntimeError:  # no loop runs in this thread
@@ -175,11 +181,13 @@ def _connecting(live: Live) -> Callable[[Any], Any]:
         def connect(record: Any) -> Any:
             request = current_ledger.get()
             pool = live.know_pool(record._ConnectionRecord__pool)
+            began_ns = clock()
             if request is not None:
-                request.enter(CONNECT, clock())
+                request.enter(CONNECT, began_ns)
             try:
                 original(record)
                 pool.opened += 1
+                live.on_connect(pool, clock() - began_ns)
             except Exception as error:
                 if is_out_of_connections(error):
                     pool.refused = first_line(error)

@@ -32,6 +32,7 @@ def watch_process(libraries: Iterable[str], options: WatchOptions | None = None)
     with _changing:
         if _watch is None or _watch.is_closed:
             _watch = Watch(options=from_environment(os.environ) if options is None else options)
+            _watch.is_recording = False  # nobody will ask it for an observation
         watch = _watch
         try:
             for library in libraries:

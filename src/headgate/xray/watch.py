@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from headgate.names import STALLED
 from headgate.xray.databases import Databases
-from headgate.xray.live import Live, LiveRequest, PoolTally
+from headgate.xray.live import Live, LiveHold, LiveRequest, PoolTally
 from headgate.xray.observation import BEAT_NS, NOWHERE, Observation, PoolFacts, ProcessFacts, Site, Stall, with_text
 from headgate.xray.options import DEFAULTS, WatchOptions
 from headgate.xray.recorder import Recorder, sum_holds
@@ -54,15 +54,34 @@ class _StallSum:
 _StallSums = dict[tuple[Any, ...], _StallSum]
 
 
+class Listener(Protocol):
+    """Is told what has ended, as it ends; must be quick."""
+
+    def end_request(self, request: LiveRequest) -> None:
+        """A request has ended."""
+
+    def end_hold(self, hold: LiveHold) -> None:
+        """A hold has ended outside of requests."""
+
+    def connect(self, pool: PoolTally, took_ns: int) -> None:
+        """A connection was opened."""
+
+
 class Watch:
-    """Watches every app and engine of this process while it is open."""
+    """Watches every app and engine of this process while it is open.
+
+    :ivar listeners: told before the recorder.
+    :ivar is_recording: False where nobody will ask what was observed.
+    """
 
     def __init__(self, databases: Databases | None = None, options: WatchOptions = DEFAULTS) -> None:
         self.databases = databases or Databases(allowed=None)
         self.recorder = Recorder()
-        add, add_hold = self.recorder.add, self.recorder.add_hold
-        self.live = Live(self._unfailing(self._begin), self._unfailing(add), self._unfailing(add_hold))
+        end, end_hold = self._unfailing(self._end), self._unfailing(self._end_hold)
+        self.live = Live(self._unfailing(self._begin), end, end_hold, self._connect)
         self.reporter = HoldReporter(self.live, options, name_of=self.databases.name_of)
+        self.listeners: list[Listener] = []
+        self.is_recording = True
         self.is_closed = False
         self._opened: set[str] = set()
         self._loops: dict[int, LoopWatch] = {}
@@ -132,8 +151,10 @@ class Watch:
         return note_safely
 
     def _begin(self, request: LiveRequest) -> None:
-        loop = request.loop
-        if loop is not None and id(loop) not in self._loops:
+        if request.task is None:
+            return
+        loop = request.task.get_loop()
+        if id(loop) not in self._loops:
             from anyio.to_thread import current_default_thread_limiter
 
             self._threads = int(current_default_thread_limiter().total_tokens)
@@ -144,6 +165,25 @@ class Watch:
                 request_of=lambda stack: _request_on(stack) or self._request_of(loop),
                 who_switched=lambda: self._who_switched(loop),
             )
+
+    def _end(self, request: LiveRequest) -> None:
+        for listener in self.listeners:
+            listener.end_request(request)
+        if self.is_recording:
+            self.recorder.add(request)
+
+    def _end_hold(self, hold: LiveHold) -> None:
+        for listener in self.listeners:
+            listener.end_hold(hold)
+        if self.is_recording:
+            self.recorder.add_hold(hold)
+
+    def _connect(self, pool: PoolTally, took_ns: int) -> None:
+        try:
+            for listener in self.listeners:
+                listener.connect(pool, took_ns)
+        except Exception as error:  # whoever needs a connection is not to blame
+            self.reporter.fail(error)
 
     def _beat(self, loop: asyncio.AbstractEventLoop, now_ns: int, since_ns: int) -> None:
         try:
@@ -215,6 +255,13 @@ class Watch:
         self._since_ns = time.monotonic_ns()
         self._load = _Load(self.live.started, self._read_clocks())
 
+    def stalls(self) -> tuple[Stall, ...]:
+        """By where and why, with those that last."""
+        return tuple(
+            Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
+            for (verdict, site, _, route), one in self._stalls_until_now().items()
+        )
+
     def observe(self, *, with_unfinished: bool = False) -> Observation:
         """What was observed so far.
 
@@ -222,10 +269,6 @@ class Watch:
         """
         now_ns = time.monotonic_ns()
         spent = self._load.spent(self._read_clocks())
-        stalls = tuple(
-            Stall(verdict, site, one.what, one.count, one.total_ns, one.longest_ns, one.victims, route)
-            for (verdict, site, _, route), one in self._stalls_until_now().items()
-        )
         unfinished = list(self.live.requests.values()) if with_unfinished else []
         observation = Observation(
             process=ProcessFacts(
@@ -241,7 +284,7 @@ class Watch:
             routes=self.recorder.routes(unfinished, now_ns, self._since_ns),
             paths=self.recorder.paths(),
             pools=tuple(self._pool_facts(one, now_ns) for one in list(self.live.pools.values())),
-            stalls=stalls,
+            stalls=self.stalls(),
             leaks=sum_holds(self.live.leaked_holds(now_ns), now_ns),
         )
         return cast("Observation", with_text(observation, linecache.getline))
@@ -303,7 +346,7 @@ class _Load:
 
 def _request_on(stack: list[FrameType]) -> LiveRequest | None:
     """The request whose code a stack is: the app's own entry is further out on it."""
-    found = next((frame.f_locals.get("request") for frame in stack if frame.f_code is ANSWERING), None)
+    found = next((frame.f_locals.get("request") for frame in stack if frame.f_code.co_qualname == ANSWERING), None)
     return found if isinstance(found, LiveRequest) else None
 
 

@@ -51,27 +51,23 @@ def _answering(live: Live) -> Callable[[Any], Any]:
         async def call(app: Any, scope: Scope, receive: Any, send: Send) -> None:
             if scope["type"] != "http" or SCOPE_KEY in scope:
                 await original(app, scope, receive, send)
-            else:
-                await _answer(live, original, app, scope, receive, send)
+                return
+            scope[SCOPE_KEY] = request = LiveRequest(scope, clock())
+            request.task = asyncio.current_task()
+            live.begin(request)
+            token = current_ledger.set(request)
+            try:
+                await original(app, scope, receive, _telling(request, send))
+            finally:
+                current_ledger.reset(token)
+                live.end(request, clock())
 
         return call
 
     return wrap
 
 
-async def _answer(live: Live, original: Any, app: Any, scope: Scope, receive: Any, send: Send) -> None:
-    scope[SCOPE_KEY] = request = LiveRequest(scope, clock())
-    request.task = asyncio.current_task()
-    live.begin(request)
-    token = current_ledger.set(request)
-    try:
-        await original(app, scope, receive, _telling(request, send))
-    finally:
-        current_ledger.reset(token)
-        live.end(request, clock())
-
-
-ANSWERING: Final = _answer.__code__
+ANSWERING: Final = "_answering.<locals>.wrap.<locals>.call"
 """Whose frame's ``request`` says, to whoever looks at a thread's stack, which request runs there."""
 
 
