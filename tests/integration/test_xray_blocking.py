@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from .xray_truth import Patient, Told, get, patient
 
-MOST_PINGS = 50
+PINGS = 50
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
@@ -42,13 +42,15 @@ def app(
     ],
 )
 def test_a_handler_that_blocks_the_loop(app: Patient, path: str, function: str, line: str, called: str) -> None:
-    told = app.under(get(path, 2), get("/ping", MOST_PINGS), record=f"blocked{path.replace('/', '_')}")
-    stall = told.said(path, "stall")
-    assert stall.site is not None
-    assert (stall.site.function.partition(".")[0], stall.site.text) == (function, line), str(told)
+    told = app.under(get(path, 2), get("/ping", PINGS), record=f"blocked{path.replace('/', '_')}")
+    stalls = [sentence for sentence in told.route(path).sentences if sentence.kind == "stall" and sentence.site]
+    places = {(stall.site.function.partition(".")[0], stall.site.text): stall for stall in stalls if stall.site}
+    assert {name for name, _ in places} == {function}, str(told)
+    assert (function, line) in places, str(told)
+    stall = places[function, line]
     assert called in stall.text
-    assert 4 <= stall.figures["victims"] <= MOST_PINGS, str(told)
-    assert stall.figures["longest_s"] > 0.08
+    assert 0.3 * stall.figures["total_s"] * PINGS < stall.figures["victims"] <= PINGS, str(told)
+    assert stall.figures["longest_s"] > 0.05
     assert "stall" not in told.kinds("/ping")
     assert "unattributed" not in told.kinds(path) or told.tolerance > 0.1, str(told)
 
@@ -62,7 +64,7 @@ def test_a_loop_that_always_stands_still_is_the_limit(app: Patient) -> None:
 
 def test_a_collection_is_not_blamed_on_a_line(app: Patient) -> None:
     app.warm_up("/grow")
-    told = app.under(get("/collect", 2), get("/ping", MOST_PINGS))
+    told = app.under(get("/collect", 2), get("/ping", PINGS))
     app.warm_up("/shrink")
     assert "stall" not in told.kinds("/collect"), str(told)
     assert any("collected garbage" in sentence.text for sentence in told.said_of_service("stall")), str(told)
@@ -70,7 +72,7 @@ def test_a_collection_is_not_blamed_on_a_line(app: Patient) -> None:
 
 
 def test_a_late_import_is_named_as_one(app: Patient) -> None:
-    told = app.under(get("/import", 1), get("/ping", MOST_PINGS))
+    told = app.under(get("/import", 1), get("/ping", PINGS))
     stall = told.said("/import", "stall")
     assert "the import of slow_module" in stall.text
     assert "import it when the service starts" in stall.text
@@ -83,7 +85,7 @@ def test_a_suspended_process_is_not_blamed_on_a_line(app: Patient) -> None:
     go_on = threading.Timer(0.8, os.kill, (app.pid, signal.SIGCONT))
     stop.start()
     go_on.start()
-    told = app.under(get("/ping", MOST_PINGS))
+    told = app.under(get("/ping", PINGS))
     stop.join()
     go_on.join()
     stalls = told.said_of_service("stall")

@@ -270,8 +270,9 @@ class LoopWatch:
     def _watch(self) -> None:
         ran_ns = self._read_loop_clock() + self._read_delays()
         while not self._stopped.wait(BEAT_NS / 1e9):
+            look = self._look()  # at once: to read a file lets the loop go on
             now_ns, ran_now_ns = time.monotonic_ns(), self._read_loop_clock() + self._read_delays()
-            self._note_look(self._look(), now_ns, ran_now_ns - ran_ns)
+            self._note_look(look, now_ns, ran_now_ns - ran_ns)
             ran_ns, self._asleep_since_ns = ran_now_ns, time.monotonic_ns()
 
     def _note_look(self, look: Look | None, now_ns: int, ran_ns: int) -> None:
