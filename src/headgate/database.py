@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, make_url, text
@@ -19,6 +19,7 @@ from headgate.config import GateOptions, Hook, LeaseOptions, OnPin, budget_of
 from headgate.engines import lease
 from headgate.errors import ConfigError
 from headgate.gate import Gate
+from headgate.once import once
 from headgate.places import unite
 from headgate.pool import AsyncLeasePool, LeasePool
 from headgate.sessions import AsyncSession, Session
@@ -115,6 +116,7 @@ class Database:
         self._gate_options = GateOptions(**given_options)
         self.gate = Gate(self._gate_options, name=name)
         self._blocks: list[RolledBack] = []
+        self._making = threading.RLock()
         if not given:
             _require_driver(self.url, (_async_driver(self.url), *_known(self.url)[1]))
 
@@ -123,7 +125,7 @@ class Database:
 
     # engines
 
-    @cached_property
+    @once
     def engine(self) -> Engine:
         """An ordinary SQLAlchemy engine; made when first asked for.
 
@@ -142,7 +144,7 @@ class Database:
         self._join_blocks(engine)
         return engine
 
-    @cached_property
+    @once
     def async_engine(self) -> AsyncEngine:
         """An ordinary SQLAlchemy async engine; made when first asked for.
 
@@ -201,12 +203,12 @@ class Database:
 
     # sessions
 
-    @cached_property
+    @once
     def _sessions(self) -> sessionmaker[Session]:
         # A session that somebody goes on using after its request must say so, not lose rows.
         return sessionmaker(self.engine, class_=Session, expire_on_commit=False, close_resets_only=False)
 
-    @cached_property
+    @once
     def _async_sessions(self) -> async_sessionmaker[AsyncSession]:
         return async_sessionmaker(
             self.async_engine, class_=AsyncSession, expire_on_commit=False, close_resets_only=False

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -275,3 +276,28 @@ def test_headgate_off_is_said_once_for_each_pool(
     monkeypatch.setenv("HEADGATE", "off")
     assert type(Database("sqlite:///app.db").engine.pool) is QueuePool
     assert caplog.text.count("HEADGATE=off") == 1
+
+
+@pytest.mark.parametrize("name", ["engine", "async_engine"])
+def test_threads_that_ask_first_at_once_get_one_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    makes_one, may_go_on = threading.Event(), threading.Event()
+    maker = {"engine": "create_engine", "async_engine": "create_async_engine"}[name]
+    make = getattr(module, maker)
+    made: list[object] = []
+
+    def make_slowly(*args: object, **options: object) -> object:
+        makes_one.set()
+        assert may_go_on.wait(10)
+        made.append(make(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(module, maker, make_slowly)
+    db = Database("postgresql://nobody@localhost/nothing")
+    threads = [threading.Thread(target=getattr, args=(db, name)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert makes_one.wait(10)
+    may_go_on.set()
+    for thread in threads:
+        thread.join()
+    assert made == [getattr(db, name)]
