@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,7 +101,8 @@ def test_async_engines_are_barred_too(driver: str) -> None:
         del engine
 
 
-def test_files_are_not_barred_and_are_shown() -> None:
+def test_files_are_not_barred_and_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with watching() as databases:
         engine = create_engine("sqlite:///shop.db")
         assert databases.shown() == ["sqlite at this machine, shop.db"]
