@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: lab test unit contract integration browser \
-	soak soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload matrix check fix clean
+	soak soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-xray soak-overload matrix check fix clean
 
 lab: $(READY)  ## the published experiments, stock beside Headgate
 	$(BIN)/headgate lab --quick
@@ -32,7 +32,7 @@ browser: $(READY)
 
 soak: $(READY)  ## what takes too long for every change; goes on after a failure, logs in .soak/
 	$(PYTEST) -q tests/soak
-	$(MAKE) --keep-going soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-overload
+	$(MAKE) --keep-going soak-unit soak-sqlalchemy soak-sqlmodel soak-differential soak-proof soak-failures soak-xray soak-overload
 
 soak-unit: $(READY)
 	@echo "== properties of the pure parts, thousands of examples of each"
@@ -65,6 +65,10 @@ soak-failures: $(READY)
 	@echo "== cancellation at every await, kills, forks, hooks, deadlines, requests: in full, with their tables"
 	HEADGATE_SOAK=1 $(PYTEST) -s --timeout 0 $(wildcard tests/integration/test_failure_*.py) \
 		tests/integration/test_deadlines.py tests/integration/test_fastapi_service.py
+
+soak-xray: $(READY)
+	@echo "== the X-ray of whole services under load, and headgate run with every server"
+	HEADGATE_SOAK=1 $(PYTEST) $(wildcard tests/integration/test_xray_*.py) tests/integration/test_run_command.py
 
 soak-overload: $(READY)
 	@echo "== overload, a minute a load; nothing else may run meanwhile, report in .soak/overload/"

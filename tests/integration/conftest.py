@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -25,6 +26,27 @@ SAID_OF_STOCK_TOO: tuple[tuple[str, type[Warning]], ...] = (
     ("unclosed <socket.socket ", ResourceWarning),
 )
 """What Python says when the collector finds something; each was seen with SQLAlchemy's own pools in the same place."""
+
+
+MINUTES_OF_LOAD: tuple[str, ...] = (
+    "test_run_command.py",
+    "test_xray_attribution.py",
+    "test_xray_blocking.py",
+    "test_xray_command.py",
+    "test_xray_holding.py",
+    "test_xray_limits.py",
+    "test_xray_production.py",
+)
+"""The X-ray of whole services under load: together they take longer than all the rest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what takes minutes to ``make soak-xray``."""
+    if os.environ.get("HEADGATE_SOAK"):
+        return
+    for item in items:
+        if item.path.name in MINUTES_OF_LOAD:
+            item.add_marker(pytest.mark.skip(reason="services under load, for minutes: make soak-xray"))
 
 
 @pytest.fixture(scope="module")
