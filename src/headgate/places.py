@@ -52,7 +52,9 @@ class Places:
         for _ in range(ATTEMPTS):
             if self._gate.take_place_nowait():
                 return
-            if not any(_evict_idle(pool, own) for pool in self.pools()):
+            # A pool that was disposed of meanwhile has left its idle connections' room to its successor.
+            known = dict.fromkeys((*self.pools(), *own.current().places.pools()))
+            if not any(_evict_idle(pool, own) for pool in known):
                 own.pause(PAUSE_S)
         raise LeaseError(
             f"database {self._gate.name!r}: all {self._gate.connections} connections of the budget are open "

@@ -15,7 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
@@ -124,10 +124,11 @@ class _Leasing(QueuePool):
         """
         new = self.like(self, gate=self.gate, lease_options=self.options)
         new._is_initialized, new.lender.surface = self._is_initialized, self.lender.surface
-        for other in self.places.pools():
-            if other is not self:
-                unite(new, other)
-        self._successor, self.lender.is_closing = new, True  # first: what comes back from now on is closed
+        with _SUCCEEDING:
+            for other in self.places.pools():
+                if other is not self:
+                    unite(new, other)
+            self._successor, self.lender.is_closing = new, True  # first: what comes back from now on is closed
         self.lender.revoke_warm()
         if self._is_disposed:
             self._close_idle()
@@ -348,6 +349,10 @@ def _require_gate(given: object) -> None:
             f"gate=<{type(given).__name__}> cannot work: give a Gate, as gate=Gate(GateOptions(connections=15)), "
             "which is imported by «from headgate.gate import Gate»"
         )
+
+
+_SUCCEEDING: Final = threading.Lock()
+"""Of two pools that are disposed of at once, the second must be united with the first's successor."""
 
 
 class LeasePool(_Leasing):
