@@ -106,7 +106,12 @@ class Tab:
         """Wait until a script in the page gives something true."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+            try:
+                result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+            except AssertionError as error:
+                if "navigated" not in str(error):  # the page is about to be the next one
+                    raise
+                continue
             if result["result"].get("value") is True:
                 return
             time.sleep(0.05)
